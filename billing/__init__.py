@@ -1,0 +1,1 @@
+"""Who owes what: every decision about money and all SQL. Imports `wallet`, never `bot`."""

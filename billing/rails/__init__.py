@@ -1,0 +1,1 @@
+"""One driver per rail, and the pure choice between them."""

@@ -1,0 +1,1 @@
+"""Engines, migrations, named SQL and the vault; one module per aggregate."""

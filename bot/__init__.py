@@ -1,0 +1,1 @@
+"""The shell: sockets, processes, texts. Everything here may import `billing` and `wallet`."""

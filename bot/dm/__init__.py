@@ -1,0 +1,1 @@
+"""Direct messages: inbound, commands, texts, outbound."""
