@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+from billing.views import (
+    AccountView,
+    CardProgress,
+    CustomerView,
+    EventPage,
+    InvoiceView,
+    ItemChange,
+    Prorations,
+    SubscriptionView,
+)
 
 
 class Clock(Protocol):
@@ -29,3 +42,222 @@ class Ids(Protocol):
     def uniform(self) -> float:
         """In [0, 1): for jitter only."""
         ...
+
+
+class StripeGateway(Protocol):
+    """Stripe as billing sees it: typed views, raw pages, and an operation id on every write (M11).
+
+    `operation_id` is the idempotency key *and* goes into the created object's metadata as
+    `purser_operation`; empty is an error. Raises `StripeUnavailable`, `StripeRejected`,
+    `StripeMissing`, `CardDeclined` (billing.errors). Amounts are minor units of `currency`.
+    """
+
+    async def account(self) -> AccountView: ...
+
+    async def ensure_price(
+        self,
+        operation_id: str,
+        *,
+        lookup_key: str,
+        product_name: str,
+        amount_minor: int,
+        currency: str,
+        interval: Literal["month", "year"],
+    ) -> str:
+        """The id of the active price with this lookup key, created when there is none; a price that
+        exists with another amount, currency or interval is a `StripeRejected` (M12)."""
+        ...
+
+    async def create_customer(
+        self, operation_id: str, *, pubkey: str, name: str, email: str | None
+    ) -> CustomerView: ...
+
+    async def find_customer(self, pubkey: str) -> CustomerView | None:
+        """By metadata `purser_pubkey`, oldest first, not deleted; pages through the list."""
+        ...
+
+    async def customer(self, customer_id: str) -> CustomerView: ...
+
+    async def create_subscription(
+        self,
+        operation_id: str,
+        *,
+        customer_id: str,
+        quantities: Mapping[str, int],
+        metadata: Mapping[str, str],
+    ) -> SubscriptionView:
+        """Quantities by price id; `default_incomplete`, `charge_automatically`, flexible."""
+        ...
+
+    async def subscription(self, subscription_id: str) -> SubscriptionView: ...
+
+    async def subscriptions_of(self, customer_id: str) -> Sequence[SubscriptionView]:
+        """All, terminal ones too, newest first."""
+        ...
+
+    async def update_items(
+        self,
+        operation_id: str,
+        subscription_id: str,
+        changes: Sequence[ItemChange],
+        prorations: Prorations,
+    ) -> SubscriptionView:
+        """One atomic items=[…] update."""
+        ...
+
+    async def set_cancel_at_period_end(
+        self, operation_id: str, subscription_id: str, cancel: bool
+    ) -> SubscriptionView: ...
+
+    async def cancel_subscription(self, operation_id: str, subscription_id: str) -> None: ...
+
+    async def create_pending_invoice(
+        self, operation_id: str, *, customer_id: str, subscription_id: str
+    ) -> InvoiceView | None:
+        """An invoice of the pending proration lines, auto_advance=false; None: nothing pending."""
+        ...
+
+    async def find_invoice(self, customer_id: str, operation_id: str) -> InvoiceView | None:
+        """The invoice whose metadata carries this operation id."""
+        ...
+
+    async def invoice(self, invoice_id: str) -> InvoiceView: ...
+
+    async def finalize_invoice(self, operation_id: str, invoice_id: str) -> InvoiceView:
+        """With auto_advance=false."""
+        ...
+
+    async def stop_auto_advance(self, operation_id: str, invoice_id: str) -> InvoiceView: ...
+
+    async def annotate_invoice(
+        self, operation_id: str, invoice_id: str, metadata: Mapping[str, str]
+    ) -> InvoiceView:
+        """Merge these metadata keys (values ≤ 500 characters, keys ≤ 40)."""
+        ...
+
+    async def void_invoice(self, operation_id: str, invoice_id: str) -> InvoiceView: ...
+
+    async def pay_out_of_band(self, operation_id: str, invoice_id: str) -> InvoiceView: ...
+
+    async def pay_by_card(self, operation_id: str, invoice_id: str) -> InvoiceView:
+        """One explicit attempt with the customer's default payment method."""
+        ...
+
+    async def card_progress(self, invoice_id: str) -> CardProgress:
+        """Whether Stripe is collecting this invoice by card right now."""
+        ...
+
+    async def credit_customer(
+        self,
+        operation_id: str,
+        *,
+        customer_id: str,
+        amount_minor: int,
+        currency: str,
+        description: str,
+    ) -> str:
+        """A positive amount of credit on the customer's balance; returns the transaction's id.
+        Looks for the operation id among the customer's transactions first when told again."""
+        ...
+
+    async def open_invoices(self) -> Sequence[InvoiceView]:
+        """All open and draft invoices of the account, paged by 100."""
+        ...
+
+    async def all_subscriptions(self) -> Sequence[SubscriptionView]:
+        """All not-terminal subscriptions of the account, paged by 100."""
+        ...
+
+    async def events_after(self, cursor: str | None, since: int) -> EventPage:
+        """Up to 100 events newer than the cursor (an event id), oldest first; without a cursor,
+        those created since then."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredRelay:
+    """What a relay host is asked to make true for one hosted relay."""
+
+    relay_id: str
+    name: str
+    host: str
+    owner_pubkey: str
+    plan: str
+    active: bool
+    limited: bool
+    settings: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class RelayApplied:
+    """Written, and seen from outside as wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class RelayRefused:
+    """The host said no; `permanent` means that trying again will not help."""
+
+    reason: str
+    permanent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RelayUnreachable:
+    """No answer, or not yet effective: try again later."""
+
+    reason: str
+
+
+ApplyAnswer: TypeAlias = RelayApplied | RelayRefused | RelayUnreachable
+
+
+class HostedRelays(Protocol):
+    """A relay host."""
+
+    async def apply(self, relay: DesiredRelay) -> ApplyAnswer: ...
+
+    def url_of(self, relay: DesiredRelay) -> str:
+        """The public wss:// (sandbox: ws://) URL told to the tenant."""
+        ...
+
+    async def check(self) -> list[str]:
+        """Problems an operator must know, for `purser check`; empty is good."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RateQuote:
+    """One source's answer. `price` is a decimal string: units of currency for one bitcoin."""
+
+    source: str
+    currency: str
+    price: str
+    observed_at: int
+
+
+class RateSource(Protocol):
+    """One public source of the exchange rate."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def fetch(self, currency: str) -> RateQuote:
+        """Raises `NoQuote` on time-out, refusal or nonsense."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RelayAnswer:
+    """One relay's answer to a published event; `accepted` None: no OK in time."""
+
+    relay_url: str
+    accepted: bool | None
+    message: str
+
+
+class Courier(Protocol):
+    """Delivers one outbox message to a person; rendered and sealed by `bot.dm.outbound`."""
+
+    async def deliver(
+        self, message_key: str, recipient: str, kind: str, facts: Mapping[str, object]
+    ) -> Sequence[RelayAnswer]: ...

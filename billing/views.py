@@ -1,0 +1,127 @@
+"""Stripe's objects as billing reads them: typed, frozen, only the fields that decisions need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+InvoiceStatus: TypeAlias = Literal["draft", "open", "paid", "uncollectible", "void", "deleted"]
+Prorations: TypeAlias = Literal["create_prorations", "none"]
+
+TERMINAL_SUBSCRIPTION_STATES = frozenset({"canceled", "incomplete_expired"})
+"""`unpaid` and `past_due` are not terminal: paying brings them back (facts/stripe.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountView:
+    """`livemode` as the key has it."""
+
+    id: str
+    livemode: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerView:
+    """`balance_minor` is Stripe's sign: negative is credit the customer has."""
+
+    id: str
+    deleted: bool
+    balance_minor: int
+    currency: str | None
+    default_payment_method: str | None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionItemView:
+    """One price of a subscription; the period stands here at this API version."""
+
+    id: str
+    price_id: str
+    quantity: int
+    period_start: int
+    period_end: int
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionView:
+    """A subscription; `items` never share a price."""
+
+    id: str
+    customer_id: str
+    status: str
+    items: tuple[SubscriptionItemView, ...]
+    cancel_at_period_end: bool
+    latest_invoice_id: str | None
+    collection_method: str
+    created_at: int
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Nothing can bring it back."""
+        return self.status in TERMINAL_SUBSCRIPTION_STATES
+
+    @property
+    def period_end(self) -> int | None:
+        """End of the running period, the latest of its items."""
+        return max((item.period_end for item in self.items), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class InvoiceView:
+    """An invoice, re-fetched; amounts in minor units of `currency`."""
+
+    id: str
+    customer_id: str
+    subscription_id: str | None
+    status: InvoiceStatus
+    currency: str
+    total_minor: int
+    amount_due_minor: int
+    amount_remaining_minor: int
+    amount_paid_minor: int
+    amount_paid_off_stripe_minor: int
+    auto_advance: bool
+    billing_reason: str | None
+    created_at: int
+    due_at: int | None
+    period_start: int
+    period_end: int
+    number: str | None
+    hosted_invoice_url: str | None
+    attempted: bool = False
+    next_payment_attempt_at: int | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ItemChange:
+    """One row of an atomic items update: quantity 0 deletes; item_id None adds the price."""
+
+    price_id: str
+    quantity: int
+    item_id: str | None = None
+
+
+CardProgress: TypeAlias = Literal["none", "in_progress", "waiting_for_customer", "failed", "paid"]
+
+
+@dataclass(frozen=True, slots=True)
+class StripeEvent:
+    """One row of `/v1/events`, kept as the raw object; `id` is the one the webhook carries."""
+
+    id: str
+    type: str
+    created_at: int
+    livemode: bool
+    raw: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """Oldest first; `more`: ask again with the last id as the cursor."""
+
+    events: tuple[StripeEvent, ...]
+    more: bool
