@@ -1,4 +1,4 @@
-"""The operational errors of billing: one small tree, each with the id it is about, none with a secret.
+"""The operational errors of billing: one small tree, each with the id it is about, no secrets.
 
 Expected answers are return values; bugs are assertions that nobody catches.
 """

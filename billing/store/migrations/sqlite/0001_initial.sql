@@ -8,10 +8,10 @@ CREATE TABLE tenants (
     customer_operation_id TEXT NOT NULL UNIQUE,
     subscription_id TEXT UNIQUE,
     subscription_status TEXT,
-    period_end BIGINT,
+    period_end INTEGER,
     legacy_dm INTEGER NOT NULL DEFAULT 0,
-    created_at BIGINT NOT NULL,
-    sync_due_at BIGINT,
+    created_at INTEGER NOT NULL,
+    sync_due_at INTEGER,
     sync_attempts INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX tenants_sync_due ON tenants (sync_due_at) WHERE sync_due_at IS NOT NULL;
@@ -23,16 +23,16 @@ CREATE TABLE hosted_relays (
     plan TEXT NOT NULL,
     state TEXT NOT NULL
         CHECK (state IN ('pending_payment', 'active', 'limited', 'stopped', 'ended')),
-    stops_at BIGINT,
-    stop_requested_at BIGINT,
+    stops_at INTEGER,
+    stop_requested_at INTEGER,
     wanted_rev INTEGER NOT NULL DEFAULT 0,
     applied_rev INTEGER NOT NULL DEFAULT 0,
-    sync_due_at BIGINT,
+    sync_due_at INTEGER,
     sync_attempts INTEGER NOT NULL DEFAULT 0,
     sync_error TEXT,
-    created_at BIGINT NOT NULL,
-    expires_at BIGINT,
-    activated_at BIGINT
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER,
+    activated_at INTEGER
 ) STRICT;
 -- A name belongs to one living relay; an ended one frees it.
 CREATE UNIQUE INDEX hosted_relays_name ON hosted_relays (name) WHERE state <> 'ended';
@@ -49,11 +49,11 @@ CREATE TABLE connections (
     encryption TEXT,
     state TEXT NOT NULL CHECK (state IN ('probing', 'active', 'replaced', 'off')),
     methods TEXT,
-    probed_at BIGINT,
-    probe_due_at BIGINT,
+    probed_at INTEGER,
+    probe_due_at INTEGER,
     problem TEXT,
-    created_at BIGINT NOT NULL,
-    ended_at BIGINT,
+    created_at INTEGER NOT NULL,
+    ended_at INTEGER,
     CHECK ((role = 'payee') = (tenant IS NULL))
 ) STRICT;
 CREATE UNIQUE INDEX connections_one_payer ON connections (tenant)
@@ -67,11 +67,12 @@ CREATE TABLE operations (
     id TEXT PRIMARY KEY,
     kind TEXT NOT NULL,
     subject TEXT NOT NULL,
-    created_at BIGINT NOT NULL,
-    finished_at BIGINT,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    created_at INTEGER NOT NULL,
+    finished_at INTEGER,
     result TEXT
 ) STRICT;
-CREATE INDEX operations_subject ON operations (subject, kind);
+CREATE UNIQUE INDEX operations_one_open ON operations (subject, kind) WHERE finished_at IS NULL;
 
 -- One row while a subscription is being changed, step by step; at most one per tenant at a time.
 CREATE TABLE changes (
@@ -85,8 +86,8 @@ CREATE TABLE changes (
     invoice_operation_id TEXT NOT NULL UNIQUE,
     invoice_id TEXT,
     attempts INTEGER NOT NULL DEFAULT 0,
-    created_at BIGINT NOT NULL,
-    done_at BIGINT,
+    created_at INTEGER NOT NULL,
+    done_at INTEGER,
     outcome TEXT
 ) STRICT;
 CREATE UNIQUE INDEX changes_one_running ON changes (tenant) WHERE done_at IS NULL;
@@ -98,23 +99,25 @@ CREATE TABLE invoices (
     subscription_id TEXT,
     status TEXT NOT NULL,
     currency TEXT NOT NULL,
-    total_minor BIGINT NOT NULL,
-    amount_due_minor BIGINT NOT NULL,
-    amount_remaining_minor BIGINT NOT NULL,
+    total_minor INTEGER NOT NULL,
+    amount_due_minor INTEGER NOT NULL,
+    amount_remaining_minor INTEGER NOT NULL,
     billing_reason TEXT,
     number TEXT,
-    created_at BIGINT NOT NULL,
-    period_start BIGINT NOT NULL,
-    period_end BIGINT NOT NULL,
-    fetched_at BIGINT NOT NULL,
-    collect_due_at BIGINT,
+    created_at INTEGER NOT NULL,
+    period_start INTEGER NOT NULL,
+    period_end INTEGER NOT NULL,
+    fetched_at INTEGER NOT NULL,
+    collect_due_at INTEGER,
     collect_attempts INTEGER NOT NULL DEFAULT 0,
     nwc_tries INTEGER NOT NULL DEFAULT 0,
+    nwc_retry_at INTEGER,
     show_wanted INTEGER NOT NULL DEFAULT 0,
-    paid_at BIGINT,
+    paid_at INTEGER,
     paid_by TEXT
 ) STRICT;
 CREATE INDEX invoices_collect_due ON invoices (collect_due_at) WHERE collect_due_at IS NOT NULL;
+CREATE INDEX invoices_retry_due ON invoices (nwc_retry_at) WHERE nwc_retry_at IS NOT NULL;
 CREATE INDEX invoices_tenant ON invoices (tenant, created_at);
 
 -- Which relays an invoice carries: payment brings up, and dunning touches, only these (M12, M13).
@@ -132,29 +135,29 @@ CREATE TABLE payment_requests (
     purpose TEXT NOT NULL CHECK (purpose IN ('automatic', 'shown', 'adopted')),
     payment_hash TEXT NOT NULL UNIQUE,
     bolt11 TEXT NOT NULL,
-    amount_msat BIGINT NOT NULL CHECK (amount_msat >= 0),
-    amount_minor BIGINT NOT NULL,
+    amount_msat INTEGER NOT NULL CHECK (amount_msat >= 0),
+    amount_minor INTEGER NOT NULL,
     currency TEXT NOT NULL,
     rate TEXT NOT NULL,
     rate_sources TEXT NOT NULL,
-    rate_at BIGINT NOT NULL,
+    rate_at INTEGER NOT NULL,
     state TEXT NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'settled', 'dead')),
-    created_at BIGINT NOT NULL,
-    expires_at BIGINT NOT NULL,
-    margin_s BIGINT NOT NULL,
-    noted_at BIGINT,
-    shown_at BIGINT,
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    margin_s INTEGER NOT NULL,
+    noted_at INTEGER,
+    shown_at INTEGER,
     lookups INTEGER NOT NULL DEFAULT 0,
-    unpaid_since BIGINT,
+    unpaid_since INTEGER,
     unpaid_lookups INTEGER NOT NULL DEFAULT 0,
     not_found_lookups INTEGER NOT NULL DEFAULT 0,
-    next_lookup_at BIGINT,
-    last_lookup_at BIGINT,
-    failed_lookups_since BIGINT,
-    escalated_at BIGINT,
-    claimed_at BIGINT,
-    ended_at BIGINT,
-    watch_until BIGINT NOT NULL
+    next_lookup_at INTEGER,
+    last_lookup_at INTEGER,
+    failed_lookups_since INTEGER,
+    escalated_at INTEGER,
+    claimed_at INTEGER,
+    ended_at INTEGER,
+    watch_until INTEGER NOT NULL
 ) STRICT;
 -- M2: one live payment request per invoice.
 CREATE UNIQUE INDEX payment_requests_one_live ON payment_requests (invoice_id)
@@ -175,18 +178,18 @@ CREATE TABLE payment_attempts (
     event_id TEXT UNIQUE,
     event_json TEXT,
     encryption TEXT,
-    expiration BIGINT,
+    expiration INTEGER,
     state TEXT NOT NULL DEFAULT 'prepared'
         CHECK (state IN ('prepared', 'in_flight', 'settled', 'refused', 'dead')),
-    fence BIGINT NOT NULL,
-    prepared_at BIGINT NOT NULL,
-    in_flight_at BIGINT,
+    fence INTEGER NOT NULL,
+    prepared_at INTEGER NOT NULL,
+    in_flight_at INTEGER,
     writes INTEGER NOT NULL DEFAULT 0,
     relay_url TEXT,
     outcome TEXT,
     reason TEXT,
     preimage TEXT,
-    ended_at BIGINT,
+    ended_at INTEGER,
     -- M1: nothing may be in flight without all that recovery needs.
     CHECK (rail <> 'nwc' OR (request_id IS NOT NULL AND payment_hash IS NOT NULL)),
     CHECK (rail <> 'card' OR operation_id IS NOT NULL)
@@ -215,17 +218,17 @@ CREATE TABLE settlements (
     request_id TEXT NOT NULL REFERENCES payment_requests (id),
     tenant TEXT NOT NULL REFERENCES tenants (pubkey),
     invoice_id TEXT NOT NULL,
-    amount_msat BIGINT NOT NULL,
-    value_minor BIGINT NOT NULL,
+    amount_msat INTEGER NOT NULL,
+    value_minor INTEGER NOT NULL,
     currency TEXT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('received', 'placed', 'credited', 'liability')),
     target_invoice_id TEXT,
     pay_operation_id TEXT,
     credit_operation_id TEXT,
-    credit_minor BIGINT NOT NULL DEFAULT 0,
-    seen_at BIGINT NOT NULL,
-    settled_at BIGINT NOT NULL,
-    next_try_at BIGINT,
+    credit_minor INTEGER NOT NULL DEFAULT 0,
+    seen_at INTEGER NOT NULL,
+    settled_at INTEGER NOT NULL,
+    next_try_at INTEGER,
     attempts INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 -- An invoice is paid by at most one settlement.
@@ -238,26 +241,26 @@ CREATE TABLE inbox_events (
     event_id TEXT PRIMARY KEY,
     type TEXT NOT NULL,
     object_id TEXT,
-    api_created BIGINT NOT NULL,
+    api_created INTEGER NOT NULL,
     livemode INTEGER NOT NULL,
     account TEXT,
     payload TEXT NOT NULL,
-    received_at BIGINT NOT NULL,
-    handled_at BIGINT,
+    received_at INTEGER NOT NULL,
+    handled_at INTEGER,
     state TEXT NOT NULL DEFAULT 'new' CHECK (state IN ('new', 'handled', 'ignored', 'failed')),
     attempts INTEGER NOT NULL DEFAULT 0,
-    next_try_at BIGINT,
+    next_try_at INTEGER,
     error TEXT
 ) STRICT;
 CREATE INDEX inbox_events_due ON inbox_events (next_try_at) WHERE next_try_at IS NOT NULL;
 
 CREATE TABLE rejected_deliveries (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    at BIGINT NOT NULL,
+    at INTEGER NOT NULL,
     reason TEXT NOT NULL,
     remote TEXT NOT NULL,
     headers TEXT NOT NULL,
-    body_bytes BIGINT NOT NULL
+    body_bytes INTEGER NOT NULL
 ) STRICT;
 
 -- The DM inbox: the stored form is the gift wrap (or kind 4 event), never plaintext.
@@ -266,8 +269,8 @@ CREATE TABLE dm_inbox (
     rumor_id TEXT UNIQUE,
     sender TEXT,
     event_json TEXT NOT NULL,
-    received_at BIGINT NOT NULL,
-    handled_at BIGINT,
+    received_at INTEGER NOT NULL,
+    handled_at INTEGER,
     outcome TEXT
 ) STRICT;
 CREATE INDEX dm_inbox_open ON dm_inbox (received_at) WHERE handled_at IS NULL;
@@ -283,17 +286,17 @@ CREATE TABLE outbox_messages (
     state TEXT NOT NULL DEFAULT 'due'
         CHECK (state IN ('due', 'delivered', 'replaced', 'undeliverable')),
     attempts INTEGER NOT NULL DEFAULT 0,
-    next_try_at BIGINT,
-    created_at BIGINT NOT NULL,
-    delivered_at BIGINT,
+    next_try_at INTEGER,
+    created_at INTEGER NOT NULL,
+    delivered_at INTEGER,
     answers TEXT
 ) STRICT;
 CREATE INDEX outbox_due ON outbox_messages (next_try_at) WHERE next_try_at IS NOT NULL;
 
 CREATE TABLE activity (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
-    at BIGINT NOT NULL,
-    billing_at BIGINT NOT NULL,
+    at INTEGER NOT NULL,
+    billing_at INTEGER NOT NULL,
     kind TEXT NOT NULL,
     tenant TEXT,
     subject TEXT,
@@ -306,8 +309,8 @@ CREATE INDEX activity_tenant ON activity (tenant);
 CREATE TABLE leases (
     name TEXT PRIMARY KEY,
     owner TEXT NOT NULL,
-    fence BIGINT NOT NULL,
-    expires_at BIGINT NOT NULL
+    fence INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE cursors (
