@@ -7,6 +7,8 @@ from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
+from billing.errors import PurserError
+
 Dialect: TypeAlias = Literal["sqlite", "postgresql"]
 Param: TypeAlias = (
     int | str | bytes | bool | Sequence[Any] | Mapping[str, Any] | frozenset[str] | None
@@ -15,8 +17,11 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 
-class StoreError(Exception):
+class StoreError(PurserError):
     """Root of what the database can do to us; the text never contains a value of a row."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__("", what)
 
 
 class StoreUnavailable(StoreError):

@@ -121,6 +121,12 @@ def open_inline_driver(path: str, *, read_only: bool = False) -> InlineDriver:
         raise StoreUnavailable(f"cannot open {path}: {error}") from error
 
 
+def _is_bug(error: sqlite3.Error) -> bool:
+    """A statement that can never work: wrong syntax or name, wrong binding."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return isinstance(error, sqlite3.ProgrammingError) or code == sqlite3.SQLITE_ERROR
+
+
 def _translated(name: str, error: sqlite3.Error) -> StoreError:
     # SQLite's texts name tables and columns, never values.
     if isinstance(error, sqlite3.IntegrityError):
@@ -181,9 +187,9 @@ class SqliteTx:
         try:
             return await self._driver.run(name, work)
         except sqlite3.Error as error:
-            if isinstance(error, sqlite3.ProgrammingError):
-                raise AssertionError(f"{name}: {error}") from error
             self.failed = _translated(name, error)
+            if _is_bug(error):
+                raise AssertionError(str(self.failed)) from error
             raise self.failed from error
 
 
