@@ -24,7 +24,7 @@ _numbers = itertools.count(1)
 
 @contextlib.contextmanager
 def postgres_server() -> Iterator[str]:
-    """URL of a throw-away server on a Unix socket; PURSER_TEST_POSTGRES names one to use instead."""
+    """URL of a throw-away server on a Unix socket, or of the one PURSER_TEST_POSTGRES names."""
     if given := os.environ.get("PURSER_TEST_POSTGRES"):
         yield given
         return

@@ -224,8 +224,7 @@ class PostgresEngine:
             await _run_sql(
                 "schema_version",
                 connection,
-                f"INSERT INTO schema_version VALUES (1, {version:d}) "
-                "ON CONFLICT (only_row) DO UPDATE SET version = excluded.version",
+                f"DELETE FROM schema_version; INSERT INTO schema_version VALUES (1, {version:d})",  # noqa: S608
             )
 
     async def close(self) -> None:

@@ -48,14 +48,14 @@ def to_columns(params: Mapping[str, Param]) -> dict[str, Column]:
 
 def mapper(cls: type[R], columns: tuple[str, ...]) -> Callable[[Sequence[Any]], R]:
     """A function from a row with these columns to `cls`. Any mismatch is an AssertionError."""
-    return _mapper(cls, columns)
+    build: Callable[[Sequence[Any]], R] = _mapper(cls, columns)  # type: ignore[arg-type]
+    return build
 
 
 @cache
 def _mapper(cls: Any, columns: tuple[str, ...]) -> Callable[[Sequence[Any]], Any]:
-    assert dataclasses.is_dataclass(cls), f"{cls.__name__} is not a dataclass"
     hints = typing.get_type_hints(cls)
-    wanted = {f.name for f in dataclasses.fields(cls) if f.init}
+    wanted = {field.name for field in dataclasses.fields(cls) if field.init}
     assert len(set(columns)) == len(columns), f"{cls.__name__}: a column is there twice: {columns}"
     assert set(columns) == wanted, (
         f"{cls.__name__}: missing columns {sorted(wanted - set(columns))}, "

@@ -6,7 +6,6 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import quote
 
@@ -264,21 +263,14 @@ class SqliteEngine:
                 self._call(f"migration {version}", lambda c: _apply(c, version, script))
             )
 
-    async def vacuum_into(self, target: Path) -> None:
-        """Write a compact, consistent copy to a file that does not exist yet."""
-        async with self._lock:
-            await uninterrupted(
-                self._call("backup", lambda c: _run_sql(c, "VACUUM INTO ?", (str(target),)))
-            )
-
     async def close(self) -> None:
         async with self._lock:
             await self._driver.close()
             self._on_close()
 
 
-def _run_sql(connection: sqlite3.Connection, sql: str, params: tuple[str, ...] = ()) -> None:
-    connection.execute(sql, params)
+def _run_sql(connection: sqlite3.Connection, sql: str) -> None:
+    connection.execute(sql)
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

@@ -1,0 +1,182 @@
+"""Encrypts secrets at rest, each bound to the row and column that it belongs to."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from billing.errors import PurserError
+from billing.ports import Ids
+
+KEY_BYTES: Final = 32
+# The size AES-GCM is specified for (NIST SP 800-38D); random ones are good for 2^32 seals a key.
+NONCE_BYTES: Final = 12
+_VERSION: Final = "v1"
+_KEY_ID: Final = re.compile(r"^[a-z0-9_-]{1,32}$")
+
+
+class VaultError(PurserError):
+    """A secret could not be opened, or a key not be read; the text contains neither."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a ciphertext belongs: elsewhere it does not open. `tenant` None: the operator's own."""
+
+    table: str
+    tenant: str | None
+    column: str
+
+    def __str__(self) -> str:
+        return f"{self.table}.{self.column} of {self.tenant or 'the operator'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A 256-bit key and the id by which ciphertexts name it."""
+
+    id: str
+    secret: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRing:
+    """Keys in order: the first one writes, all of them read."""
+
+    keys: tuple[Key, ...]
+
+    def __post_init__(self) -> None:
+        assert self.keys, "a key ring has a key"
+
+    @property
+    def writer(self) -> Key:
+        return self.keys[0]
+
+    def find(self, key_id: str) -> Key | None:
+        return next((key for key in self.keys if key.id == key_id), None)
+
+
+class Vault:
+    """AES-256-GCM; the text form is `v1.<key id>.<nonce>.<ciphertext>`, base64url unpadded."""
+
+    def __init__(self, ring: KeyRing, ids: Ids) -> None:
+        self._ring = ring
+        self._ids = ids
+
+    def seal(self, plaintext: str, place: Place) -> str:
+        """Encrypt with the first key, for one place only."""
+        key = self._ring.writer
+        nonce = self._ids.token_bytes(NONCE_BYTES)
+        sealed = AESGCM(key.secret).encrypt(nonce, plaintext.encode(), _bound_to(place, key.id))
+        return ".".join((_VERSION, key.id, _encode(nonce), _encode(sealed)))
+
+    def open(self, sealed: str, place: Place) -> str:
+        """Decrypt. Raises `VaultError`: unknown key, damaged, or from another place."""
+        key_id, nonce, ciphertext = _parse(sealed, place)
+        key = self._ring.find(key_id)
+        if key is None:
+            raise VaultError(
+                str(place), f"sealed with key {key_id!r}, which is not in the vault's key file"
+            )
+        try:
+            return AESGCM(key.secret).decrypt(nonce, ciphertext, _bound_to(place, key_id)).decode()
+        except (InvalidTag, UnicodeDecodeError):
+            # `from None`: the library's error is empty, and a chain must never carry the text.
+            raise VaultError(
+                str(place), "does not open: damaged, moved from another row, or a wrong key"
+            ) from None
+
+    def needs_rewrite(self, sealed: str) -> bool:
+        """True when it was sealed with a key other than the first: seal it again when at hand."""
+        return sealed.split(".")[1:2] != [self._ring.writer.id]
+
+
+def parse_key_file(text: str, name: str) -> KeyRing:
+    """`<id> <base64 of 32 bytes>` a line, the writing key first; `#` begins a comment.
+
+    Raises `VaultError` with the line's number, never its content; `name` is what to call the file.
+    """
+    keys: list[Key] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        if len(words) != 2 or not _KEY_ID.match(words[0]):
+            raise VaultError(
+                name, f"line {number}: write `<id> <base64 key>`, the id in a-z 0-9 _ -"
+            )
+        secret = _decode(words[1])
+        if secret is None or len(secret) != KEY_BYTES:
+            raise VaultError(name, f"line {number}: the key is not base64 of {KEY_BYTES} bytes")
+        if any(key.id == words[0] for key in keys):
+            raise VaultError(name, f"line {number}: the id {words[0]!r} is there twice")
+        keys.append(Key(words[0], secret))
+    if not keys:
+        raise VaultError(name, "holds no key")
+    return KeyRing(tuple(keys))
+
+
+def read_key_file(path: Path) -> KeyRing:
+    """The key ring in a file that nobody else can read. Raises `VaultError`."""
+    require_private(path)
+    try:
+        text = path.read_text(encoding="ascii")
+    except OSError as error:
+        raise VaultError(str(path), f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise VaultError(str(path), "is not a key file") from None
+    return parse_key_file(text, str(path))
+
+
+def require_private(path: Path) -> None:
+    """Raises `VaultError` unless the file is there and only its owner can read or write it."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise VaultError(str(path), f"cannot be read: {error.strerror}") from None
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise VaultError(str(path), f"is open to others (mode {mode & 0o777:04o}): chmod 600 it")
+
+
+def new_key_line(key_id: str, ids: Ids) -> str:
+    """A line for the key file with a fresh key."""
+    assert _KEY_ID.match(key_id), "a key id is a-z 0-9 _ -"
+    return f"{key_id} {base64.b64encode(ids.token_bytes(KEY_BYTES)).decode()}\n"
+
+
+def _bound_to(place: Place, key_id: str) -> bytes:
+    """As JSON, so that no two places give the same bytes."""
+    parts: Sequence[str | None] = (_VERSION, key_id, place.table, place.tenant, place.column)
+    return json.dumps(parts).encode()
+
+
+def _parse(sealed: str, place: Place) -> tuple[str, bytes, bytes]:
+    parts = sealed.split(".")
+    if len(parts) == 4 and parts[0] == _VERSION:
+        nonce, ciphertext = _decode(parts[2]), _decode(parts[3])
+        if nonce is not None and ciphertext is not None and len(nonce) == NONCE_BYTES:
+            return parts[1], nonce, ciphertext
+    raise VaultError(str(place), "is not a sealed secret")
+
+
+def _encode(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _decode(text: str) -> bytes | None:
+    """Either base64 alphabet, padded or not."""
+    plain = text.rstrip("=").translate(str.maketrans("-_", "+/"))
+    try:
+        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        return None
