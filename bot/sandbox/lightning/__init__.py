@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from bot.sandbox.lightning.connection import Connection
 from bot.sandbox.lightning.model import Invoice, Payment, PaymentRefused
 from bot.sandbox.lightning.network import LightningNetwork
-from bot.sandbox.lightning.nwc_service import Connection, NwcService
+from bot.sandbox.lightning.nwc_service import NwcService
 from bot.sandbox.lightning.wallet import SandboxWallet
 
 __all__ = [

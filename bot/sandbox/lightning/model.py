@@ -1,9 +1,9 @@
-"""What the toy network keeps: invoices of payees, payments of payers."""
+"""What the toy network keeps: invoices of payees, payments of payers, requests to wallets."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from bot.sandbox.lightning.wallet import SandboxWallet
@@ -12,7 +12,7 @@ InvoiceState: TypeAlias = Literal["pending", "accepted", "settled", "cancelled"]
 PaymentState: TypeAlias = Literal["in_flight", "settled", "failed"]
 
 
-class PaymentRefused(Exception):  # noqa: N818 - an answer, named as the payer sees it
+class PaymentRefused(Exception):
     """The payment was not started: nothing moved. `code` is NIP-47's."""
 
     def __init__(self, code: str, message: str) -> None:
@@ -55,3 +55,12 @@ class Payment:
     settled_at: int | None = None
     preimage: str | None = field(default=None, repr=False)
     failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A decrypted request. `expiration` is the tag's, if there was one."""
+
+    method: str
+    params: dict[str, Any]
+    expiration: int | None

@@ -38,6 +38,7 @@ class LightningNetwork:
         self.wallets: dict[str, SandboxWallet] = {}
         self.invoices: dict[str, Invoice] = {}
         self.payments: list[Payment] = []
+        self._by_text: dict[str, Invoice] = {}
         self._fee_base_msat = fee_base_msat
         self._fee_ppm = fee_ppm
         self._stall_next = 0
@@ -54,11 +55,12 @@ class LightningNetwork:
         if invoice.payment_hash in self.invoices:
             raise ValueError(f"payment hash {invoice.payment_hash} is in use")
         self.invoices[invoice.payment_hash] = invoice
+        self._by_text[invoice.bolt11] = invoice
 
     def invoice_of(self, bolt11: str) -> Invoice | None:
         """The invoice that this text is, whatever its case."""
         text = bolt11.strip().lower().removeprefix("lightning:")
-        return next((i for i in self.invoices.values() if i.bolt11 == text), None)
+        return self._by_text.get(text)
 
     def fee_for(self, amount_msat: int) -> int:
         """Routing fee in msat."""
@@ -73,7 +75,7 @@ class LightningNetwork:
         """Every payment to that hash, oldest first."""
         return (p for p in self.payments if p.payment_hash == payment_hash)
 
-    # --- paying ---------------------------------------------------------------------------------
+    # --- paying ----------------------------------------------------------------------------------
 
     def pay(
         self,
@@ -160,8 +162,9 @@ class LightningNetwork:
         """Give the reserved money back."""
         payment.payer.release_reserved(payment.amount_msat + payment.fees_msat)
         payment.state, payment.failure = "failed", reason
+        payment.payer.tell("payment_failed", payment)
 
-    # --- hold invoices, stalled payments -----------------------------------------------------------
+    # --- hold invoices, stalled payments ---------------------------------------------------------
 
     def settle_hold(self, preimage: str) -> Invoice:
         """The payee reveals the preimage of an accepted invoice. Raises ValueError otherwise."""

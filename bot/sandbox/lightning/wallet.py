@@ -15,7 +15,7 @@ DEFAULT_EXPIRY_S = 3_600
 """BOLT11's own default."""
 
 Listener: TypeAlias = Callable[[str, Invoice | Payment], None]
-"""Called with NIP-47's notification type and what it is about."""
+"""Called with NIP-47's notification type (or `payment_failed`) and what it is about."""
 
 
 class SandboxWallet:

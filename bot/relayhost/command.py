@@ -1,0 +1,155 @@
+"""Let the operator's own command switch hosted relays: JSON on standard input, judged by its exit.
+
+The object has the fields of `DesiredRelay` plus `"action": "apply"` (or `"check"`, alone). Exit 0
+is "done and effective", 75 (EX_TEMPFAIL) and everything that looks like the command's own trouble
+is "try again later", 65 (EX_DATAERR) is "no, and do not ask again", any other status is a refusal
+that another try may cure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from billing.ports import ApplyAnswer, DesiredRelay, RelayApplied, RelayRefused, RelayUnreachable
+from bot.relayhost.text import shown
+
+TIME_LIMIT_S = 60.0
+"""Enough for a script around a container; a longer one has to do its work in the background."""
+
+MAX_OUTPUT_BYTES = 16 * 1024
+"""Kept of what it prints; the rest is read and dropped so that it cannot block."""
+
+EX_DATAERR = 65
+EX_TEMPFAIL = 75
+
+PASSED_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
+"""The command gets no more of our environment: ours holds secrets (PURSER_…)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    status: int
+    said: str
+
+
+class RelayCommand:
+    """`HostedRelays` over a command, run without a shell, one run at a time for each relay.
+
+    `argv`: program and arguments. `url_template`: the tenant's URL with `{host}`, `{name}`,
+    `{relay_id}` in it.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        url_template: str = "wss://{host}",
+        time_limit_s: float = TIME_LIMIT_S,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        if not argv:
+            raise ValueError("the relay host's command is empty")
+        self._argv = tuple(argv)
+        self._url_template = url_template
+        self._time_limit_s = time_limit_s
+        source = os.environ if environment is None else environment
+        self._environment = {k: source[k] for k in PASSED_ENVIRONMENT if k in source}
+        # One relay's runs must not overtake each other: the last one wins on the host's side.
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    def url_of(self, relay: DesiredRelay) -> str:
+        """The template filled in."""
+        return self._url_template.format(host=relay.host, name=relay.name, relay_id=relay.relay_id)
+
+    async def apply(self, relay: DesiredRelay) -> ApplyAnswer:
+        """Run the command with the wanted state; it has to be safe to repeat."""
+        asked = {
+            "action": "apply",
+            "relay_id": relay.relay_id,
+            "name": relay.name,
+            "host": relay.host,
+            "owner_pubkey": relay.owner_pubkey,
+            "plan": relay.plan,
+            "active": relay.active,
+            "limited": relay.limited,
+            "settings": dict(relay.settings),
+        }
+        async with self._locks.setdefault(relay.relay_id, asyncio.Lock()):
+            ended = await self._run(asked)
+        if isinstance(ended, str):
+            return RelayUnreachable(ended)
+        if ended.status == 0:
+            return RelayApplied()
+        reason = f"the command ended with {ended.status}: {ended.said}".rstrip(": ")
+        if ended.status == EX_TEMPFAIL or ended.status < 0:
+            return RelayUnreachable(reason)
+        return RelayRefused(reason, permanent=ended.status == EX_DATAERR)
+
+    async def check(self) -> list[str]:
+        """Run it with `{"action": "check"}`."""
+        ended = await self._run({"action": "check"})
+        if isinstance(ended, str):
+            return [f"relay host command {self._argv[0]}: {ended}"]
+        if ended.status != 0:
+            return [
+                f"relay host command {self._argv[0]}: check ended with {ended.status}"
+                f" {ended.said}".rstrip()
+            ]
+        return []
+
+    async def _run(self, asked: Mapping[str, Any]) -> _Ended | str:
+        """How it ended, or why it could not be run to its end."""
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *self._argv,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                env=self._environment,
+                start_new_session=True,
+            )
+        except OSError as error:
+            return f"it cannot be started: {error.strerror or type(error).__name__}"
+        try:
+            async with asyncio.timeout(self._time_limit_s):
+                _, output = await asyncio.gather(
+                    _feed(process, json.dumps(asked).encode() + b"\n"), _read(process)
+                )
+                status = await process.wait()
+        except TimeoutError:
+            return f"it took longer than {self._time_limit_s:g} s and was killed"
+        finally:
+            await _end(process)
+        return _Ended(status, shown(output.decode(errors="replace")))
+
+
+async def _feed(process: asyncio.subprocess.Process, data: bytes) -> None:
+    assert process.stdin is not None
+    # A command that does not read what it is told is judged by its exit status all the same.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        process.stdin.write(data)
+        await process.stdin.drain()
+    process.stdin.close()
+
+
+async def _read(process: asyncio.subprocess.Process) -> bytes:
+    assert process.stdout is not None
+    kept = bytearray()
+    while chunk := await process.stdout.read(4096):
+        kept += chunk[: MAX_OUTPUT_BYTES - len(kept)]
+    return bytes(kept)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill the whole session of a command that has not ended: its children hold the pipe."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
