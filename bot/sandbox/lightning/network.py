@@ -203,6 +203,8 @@ class LightningNetwork:
         """Every hanging payment arrives (or fails) now; what it became is in its state."""
         released, self._stalled = self._stalled, []
         for payment, again in released:
+            if payment.state != "in_flight":
+                continue
             if settle:
                 self._deliver(payment, again=again)
             else:
