@@ -1,0 +1,171 @@
+"""Decides the next change that brings a Stripe subscription in step with a tenant's relays.
+
+One step at a time: do it, re-fetch the subscription, ask again. Every step is safe to lose, because
+the next call sees what is really there.
+
+| actual subscription | desired | next step |
+|---|---|---|
+| none, or terminal | nothing | InSync |
+| none, or terminal | something | CreateSubscription |
+| incomplete | anything | WaitForFirstPayment (Stripe takes no item changes then) |
+| running | nothing | CancelAtPeriodEnd once, then InSync |
+| running, set to end | something | AddItems for what comes beside what ends, then KeepRunning |
+| running | other quantities | ReduceItems first, then AddItems |
+
+A mixed change is two updates (M12): reducing never prorates, adding always does, and one update has
+one proration behaviour. Reducing goes first, since a crash in between then leaves the tenant with
+less to pay; only where it would empty the subscription, which Stripe refuses, adding goes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, TypeAlias
+
+from billing.errors import ConfigurationWrong
+from billing.views import ItemChange, SubscriptionView
+
+_NONE: Final[Mapping[str, int]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class CreateSubscription:
+    """Quantities by price id; there is nothing alive at Stripe."""
+
+    quantities: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class AddItems:
+    """`create_prorations`, then one invoice of the pending lines."""
+
+    changes: tuple[ItemChange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReduceItems:
+    """Proration `none`: relays stop at the period's end, so there is nothing to give back."""
+
+    changes: tuple[ItemChange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAtPeriodEnd:
+    """The last relay goes: a subscription cannot be empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeepRunning:
+    """Unset the cancellation."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitForFirstPayment:
+    """`incomplete`: the change waits for the payment, or for the subscription's expiry."""
+
+
+@dataclass(frozen=True, slots=True)
+class InSync:
+    """Nothing to do."""
+
+
+Step: TypeAlias = (
+    CreateSubscription
+    | AddItems
+    | ReduceItems
+    | CancelAtPeriodEnd
+    | KeepRunning
+    | WaitForFirstPayment
+    | InSync
+)
+
+
+def next_step(
+    desired: Mapping[str, int],
+    actual: SubscriptionView | None,
+    *,
+    ending: Mapping[str, int] = _NONE,
+) -> Step:
+    """`desired`: quantity by price id of the relays to be renewed. `ending`: of those that still
+    run on paid time and will not be renewed; it matters only while the subscription is set to end,
+    where it keeps a new relay from riding free on the seat of one that is leaving (M12).
+    """
+    wanted = _positive(desired)
+    if actual is None or actual.is_terminal:
+        return CreateSubscription(wanted) if wanted else InSync()
+    if actual.status == "incomplete":
+        return WaitForFirstPayment()
+    if not wanted:
+        return InSync() if actual.cancel_at_period_end else CancelAtPeriodEnd()
+    if actual.cancel_at_period_end:
+        both = {
+            price: wanted.get(price, 0) + ending.get(price, 0)
+            for price in sorted(wanted.keys() | _positive(ending).keys())
+        }
+        added = _increases(both, actual)
+        return AddItems(added) if added else KeepRunning()
+    return _change_items(wanted, actual)
+
+
+def _change_items(wanted: Mapping[str, int], actual: SubscriptionView) -> Step:
+    added = _increases(wanted, actual)
+    reduced = tuple(
+        ItemChange(item.price_id, wanted.get(item.price_id, 0), item.id)
+        for item in actual.items
+        if wanted.get(item.price_id, 0) < item.quantity
+    )
+    would_empty = all(wanted.get(item.price_id, 0) == 0 for item in actual.items)
+    if reduced and not (added and would_empty):
+        return ReduceItems(reduced)
+    return AddItems(added) if added else InSync()
+
+
+def _increases(wanted: Mapping[str, int], actual: SubscriptionView) -> tuple[ItemChange, ...]:
+    items = {item.price_id: item for item in actual.items}
+    changes: list[ItemChange] = []
+    for price, quantity in sorted(wanted.items()):
+        item = items.get(price)
+        if item is None:
+            changes.append(ItemChange(price, quantity))
+        elif item.quantity < quantity:
+            changes.append(ItemChange(price, quantity, item.id))
+    return tuple(changes)
+
+
+def _positive(quantities: Mapping[str, int]) -> dict[str, int]:
+    if any(quantity < 0 for quantity in quantities.values()):
+        raise ValueError("a quantity is not negative")
+    return {price: quantity for price, quantity in quantities.items() if quantity}
+
+
+def priced_quantities(
+    counts: Mapping[str, int],
+    *,
+    current_prices: Mapping[str, str],
+    plan_of_price: Mapping[str, str],
+    actual: SubscriptionView | None,
+) -> dict[str, int]:
+    """Relays counted by plan id → quantity by price id, old prices kept.
+
+    What a running subscription already has on an earlier price of a plan stays there; only what is
+    new goes on today's price, and what leaves leaves today's price first. `current_prices`: plan id
+    → price id of today's configuration. `plan_of_price`: every known price id → plan id, earlier
+    prices included. `ConfigurationWrong` when a counted plan has no price: never free (M12).
+    """
+    running = () if actual is None or actual.is_terminal else actual.items
+    quantities: dict[str, int] = {}
+    for plan, count in counts.items():
+        left = count
+        current = current_prices.get(plan)
+        for item in running:
+            if left and item.price_id != current and plan_of_price.get(item.price_id) == plan:
+                kept = min(left, item.quantity)
+                quantities[item.price_id] = kept
+                left -= kept
+        if left:
+            if current is None:
+                raise ConfigurationWrong(f"plan {plan}", "has no price at Stripe")
+            quantities[current] = left
+    return quantities

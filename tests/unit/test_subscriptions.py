@@ -1,0 +1,182 @@
+"""The next step leads from any subscription to the desired one, and never gives a relay away."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from billing.errors import ConfigurationWrong
+from billing.subscriptions import (
+    AddItems,
+    CancelAtPeriodEnd,
+    CreateSubscription,
+    InSync,
+    KeepRunning,
+    ReduceItems,
+    Step,
+    WaitForFirstPayment,
+    next_step,
+    priced_quantities,
+)
+from billing.views import ItemChange, SubscriptionItemView, SubscriptionView
+
+PRICES = ("price_a", "price_b", "price_c")
+quantities = st.dictionaries(st.sampled_from(PRICES), st.integers(0, 3))
+
+
+def subscription(
+    items: Mapping[str, int], *, status: str = "active", ends: bool = False
+) -> SubscriptionView:
+    return SubscriptionView(
+        id="sub_1",
+        customer_id="cus_1",
+        status=status,
+        items=tuple(
+            SubscriptionItemView(f"si_{price}", price, quantity, 0, 100)
+            for price, quantity in sorted(items.items())
+            if quantity
+        ),
+        cancel_at_period_end=ends,
+        latest_invoice_id=None,
+        collection_method="charge_automatically",
+        created_at=0,
+    )
+
+
+def held(view: SubscriptionView | None) -> dict[str, int]:
+    return {item.price_id: item.quantity for item in view.items} if view else {}
+
+
+def apply(step: Step, actual: SubscriptionView | None) -> SubscriptionView | None:
+    """Stripe as it is documented: an update that would empty a subscription is refused."""
+    match step:
+        case CreateSubscription(quantities):
+            return subscription(quantities)
+        case AddItems(changes) | ReduceItems(changes):
+            assert actual is not None
+            result = held(actual)
+            for change in changes:
+                before = result.get(change.price_id, 0)
+                assert (change.item_id is None) == (before == 0)
+                rises = change.quantity > before
+                assert rises == isinstance(step, AddItems), "one update, one direction"
+                result[change.price_id] = change.quantity
+            assert any(result.values()), "a subscription cannot be empty"
+            return subscription(result, status=actual.status, ends=actual.cancel_at_period_end)
+        case CancelAtPeriodEnd():
+            assert actual is not None
+            return replace(actual, cancel_at_period_end=True)
+        case KeepRunning():
+            assert actual is not None
+            return replace(actual, cancel_at_period_end=False)
+        case _:
+            raise AssertionError(step)
+
+
+def actuals() -> st.SearchStrategy[SubscriptionView | None]:
+    running = st.builds(
+        lambda items, status, ends: subscription(items, status=status, ends=ends),
+        quantities.filter(lambda items: any(items.values())),
+        st.sampled_from(["active", "past_due", "unpaid", "trialing", "paused"]),
+        st.booleans(),
+    )
+    dead = st.sampled_from(["canceled", "incomplete_expired"]).map(
+        lambda status: subscription({"price_a": 2}, status=status)
+    )
+    return st.one_of(st.none(), running, dead)
+
+
+@given(quantities, quantities, actuals())
+def test_steps_converge(
+    desired: dict[str, int], ending: dict[str, int], actual: SubscriptionView | None
+) -> None:
+    steps: list[Step] = []
+    while not isinstance(step := next_step(desired, actual, ending=ending), InSync):
+        steps.append(step)
+        assert len(steps) <= 4, steps
+        actual = apply(step, actual)
+    wanted = {price: quantity for price, quantity in desired.items() if quantity}
+    alive = actual is not None and not actual.is_terminal
+    if wanted:
+        assert alive
+        assert actual is not None
+        assert held(actual) == wanted
+        assert not actual.cancel_at_period_end
+    elif alive:
+        assert actual is not None
+        assert actual.cancel_at_period_end
+
+
+@given(quantities)
+def test_nothing_is_changed_before_the_first_payment(desired: dict[str, int]) -> None:
+    waiting = subscription({"price_a": 1}, status="incomplete")
+    assert next_step(desired, waiting) == WaitForFirstPayment()
+
+
+@pytest.mark.parametrize("status", ["unpaid", "past_due"])
+def test_unpaid_is_not_terminal(status: str) -> None:
+    # Taking it as gone would make a second subscription beside it (facts/stripe.md).
+    assert next_step({"price_a": 1}, subscription({"price_a": 1}, status=status)) == InSync()
+
+
+def test_a_mixed_change_reduces_first_then_adds() -> None:
+    actual = subscription({"price_a": 2, "price_b": 1})
+    step = next_step({"price_a": 1, "price_b": 3}, actual)
+    assert step == ReduceItems((ItemChange("price_a", 1, "si_price_a"),))
+    assert next_step({"price_a": 1, "price_b": 3}, apply(step, actual)) == AddItems(
+        (ItemChange("price_b", 3, "si_price_b"),)
+    )
+
+
+def test_a_change_of_the_only_item_adds_first() -> None:
+    actual = subscription({"price_a": 1})
+    assert next_step({"price_b": 1}, actual) == AddItems((ItemChange("price_b", 1),))
+
+
+def test_a_new_relay_does_not_ride_on_the_seat_of_one_that_leaves() -> None:
+    ending = subscription({"price_a": 1}, ends=True)
+    step = next_step({"price_a": 1}, ending, ending={"price_a": 1})
+    assert step == AddItems((ItemChange("price_a", 2, "si_price_a"),))
+    after = apply(step, ending)
+    assert next_step({"price_a": 1}, after, ending={"price_a": 1}) == KeepRunning()
+
+
+def test_taking_back_the_stop_costs_nothing() -> None:
+    assert next_step({"price_a": 1}, subscription({"price_a": 1}, ends=True)) == KeepRunning()
+
+
+NOW_PRICES = {"basic": "price_new", "pro": "price_pro"}
+PLAN_OF = {"price_old": "basic", "price_new": "basic", "price_pro": "pro"}
+
+
+def priced(counts: Mapping[str, int], actual: Mapping[str, int]) -> dict[str, int]:
+    return priced_quantities(
+        counts,
+        current_prices=NOW_PRICES,
+        plan_of_price=PLAN_OF,
+        actual=subscription(actual) if actual else None,
+    )
+
+
+def test_old_subscriptions_keep_their_price() -> None:
+    assert priced({"basic": 2}, {"price_old": 2}) == {"price_old": 2}
+    assert priced({"basic": 3, "pro": 1}, {"price_old": 2}) == {
+        "price_old": 2,
+        "price_new": 1,
+        "price_pro": 1,
+    }
+    assert priced({"basic": 2}, {"price_old": 1, "price_new": 2}) == {
+        "price_old": 1,
+        "price_new": 1,
+    }
+    assert priced({"basic": 1}, {}) == {"price_new": 1}
+    assert priced({"basic": 0}, {"price_old": 1}) == {}
+
+
+def test_a_plan_without_a_price_is_never_free() -> None:
+    with pytest.raises(ConfigurationWrong):
+        priced({"gold": 1}, {})
