@@ -1,0 +1,328 @@
+CREATE INDEX activity_subject ON activity (subject);
+
+CREATE INDEX activity_tenant ON activity (tenant);
+
+CREATE UNIQUE INDEX changes_one_running ON changes (tenant) WHERE done_at IS NULL;
+
+CREATE UNIQUE INDEX connections_one_payee ON connections (role)
+    WHERE role = 'payee' AND state IN ('probing', 'active');
+
+CREATE UNIQUE INDEX connections_one_payer ON connections (tenant)
+    WHERE role = 'payer' AND state IN ('probing', 'active');
+
+CREATE INDEX connections_probe_due ON connections (probe_due_at) WHERE probe_due_at IS NOT NULL;
+
+CREATE INDEX dm_inbox_open ON dm_inbox (received_at) WHERE handled_at IS NULL;
+
+CREATE UNIQUE INDEX hosted_relays_name ON hosted_relays (name) WHERE state <> 'ended';
+
+CREATE INDEX hosted_relays_sync_due ON hosted_relays (sync_due_at) WHERE sync_due_at IS NOT NULL;
+
+CREATE INDEX hosted_relays_tenant ON hosted_relays (tenant);
+
+CREATE INDEX inbox_events_due ON inbox_events (next_try_at) WHERE next_try_at IS NOT NULL;
+
+CREATE INDEX invoices_collect_due ON invoices (collect_due_at) WHERE collect_due_at IS NOT NULL;
+
+CREATE INDEX invoices_retry_due ON invoices (nwc_retry_at) WHERE nwc_retry_at IS NOT NULL;
+
+CREATE INDEX invoices_tenant ON invoices (tenant, created_at);
+
+CREATE UNIQUE INDEX operations_one_open ON operations (subject, kind) WHERE finished_at IS NULL;
+
+CREATE INDEX outbox_due ON outbox_messages (next_try_at) WHERE next_try_at IS NOT NULL;
+
+CREATE UNIQUE INDEX payment_attempts_one_live ON payment_attempts (invoice_id)
+    WHERE state IN ('prepared', 'in_flight');
+
+CREATE INDEX payment_attempts_request ON payment_attempts (request_id);
+
+CREATE INDEX payment_requests_lookup_due ON payment_requests (next_lookup_at)
+    WHERE next_lookup_at IS NOT NULL;
+
+CREATE UNIQUE INDEX payment_requests_one_live ON payment_requests (invoice_id)
+    WHERE state = 'open';
+
+CREATE INDEX settlements_due ON settlements (next_try_at) WHERE next_try_at IS NOT NULL;
+
+CREATE UNIQUE INDEX settlements_one_target ON settlements (target_invoice_id)
+    WHERE target_invoice_id IS NOT NULL;
+
+CREATE INDEX tenants_sync_due ON tenants (sync_due_at) WHERE sync_due_at IS NOT NULL;
+
+CREATE TABLE activity (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    at INTEGER NOT NULL,
+    billing_at INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    tenant TEXT,
+    subject TEXT,
+    facts TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE changes (
+    id TEXT PRIMARY KEY,
+    tenant TEXT NOT NULL REFERENCES tenants (pubkey),
+    kind TEXT NOT NULL CHECK (kind IN ('create', 'add', 'reduce', 'cancel', 'keep')),
+    step TEXT NOT NULL CHECK (step IN ('items', 'invoice', 'done')),
+    quantities TEXT NOT NULL,
+    relays TEXT NOT NULL,
+    items_operation_id TEXT NOT NULL UNIQUE,
+    invoice_operation_id TEXT NOT NULL UNIQUE,
+    invoice_id TEXT,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    created_at INTEGER NOT NULL,
+    done_at INTEGER,
+    outcome TEXT
+) STRICT;
+
+CREATE TABLE connections (
+    id TEXT PRIMARY KEY,
+    role TEXT NOT NULL CHECK (role IN ('payee', 'payer')),
+    tenant TEXT REFERENCES tenants (pubkey),
+    sealed_uri TEXT NOT NULL,
+    wallet_pubkey TEXT NOT NULL,
+    masked TEXT NOT NULL,
+    encryption TEXT,
+    state TEXT NOT NULL CHECK (state IN ('probing', 'active', 'replaced', 'off')),
+    methods TEXT,
+    probed_at INTEGER,
+    probe_due_at INTEGER,
+    problem TEXT,
+    created_at INTEGER NOT NULL,
+    ended_at INTEGER,
+    CHECK ((role = 'payee') = (tenant IS NULL))
+) STRICT;
+
+CREATE TABLE cursors (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE dm_inbox (
+    event_id TEXT PRIMARY KEY,
+    rumor_id TEXT UNIQUE,
+    sender TEXT,
+    event_json TEXT NOT NULL,
+    received_at INTEGER NOT NULL,
+    handled_at INTEGER,
+    outcome TEXT
+) STRICT;
+
+CREATE TABLE hosted_relays (
+    id TEXT PRIMARY KEY,
+    tenant TEXT NOT NULL REFERENCES tenants (pubkey),
+    name TEXT NOT NULL,
+    plan TEXT NOT NULL,
+    state TEXT NOT NULL
+        CHECK (state IN ('pending_payment', 'active', 'limited', 'stopped', 'ended')),
+    stops_at INTEGER,
+    stop_requested_at INTEGER,
+    wanted_rev INTEGER NOT NULL DEFAULT 0,
+    applied_rev INTEGER NOT NULL DEFAULT 0,
+    sync_due_at INTEGER,
+    sync_attempts INTEGER NOT NULL DEFAULT 0,
+    sync_error TEXT,
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER,
+    activated_at INTEGER
+) STRICT;
+
+CREATE TABLE inbox_events (
+    event_id TEXT PRIMARY KEY,
+    type TEXT NOT NULL,
+    object_id TEXT,
+    api_created INTEGER NOT NULL,
+    livemode INTEGER NOT NULL,
+    account TEXT,
+    payload TEXT NOT NULL,
+    received_at INTEGER NOT NULL,
+    handled_at INTEGER,
+    state TEXT NOT NULL DEFAULT 'new' CHECK (state IN ('new', 'handled', 'ignored', 'failed')),
+    attempts INTEGER NOT NULL DEFAULT 0,
+    next_try_at INTEGER,
+    error TEXT
+) STRICT;
+
+CREATE TABLE invoice_relays (
+    invoice_id TEXT NOT NULL,
+    relay_id TEXT NOT NULL REFERENCES hosted_relays (id),
+    PRIMARY KEY (invoice_id, relay_id)
+) STRICT;
+
+CREATE TABLE invoices (
+    id TEXT PRIMARY KEY,
+    tenant TEXT NOT NULL REFERENCES tenants (pubkey),
+    customer_id TEXT NOT NULL,
+    subscription_id TEXT,
+    status TEXT NOT NULL,
+    currency TEXT NOT NULL,
+    total_minor INTEGER NOT NULL,
+    amount_due_minor INTEGER NOT NULL,
+    amount_remaining_minor INTEGER NOT NULL,
+    billing_reason TEXT,
+    number TEXT,
+    created_at INTEGER NOT NULL,
+    period_start INTEGER NOT NULL,
+    period_end INTEGER NOT NULL,
+    fetched_at INTEGER NOT NULL,
+    collect_due_at INTEGER,
+    collect_attempts INTEGER NOT NULL DEFAULT 0,
+    nwc_tries INTEGER NOT NULL DEFAULT 0,
+    nwc_retry_at INTEGER,
+    show_wanted INTEGER NOT NULL DEFAULT 0,
+    paid_at INTEGER,
+    paid_by TEXT
+) STRICT;
+
+CREATE TABLE leases (
+    name TEXT PRIMARY KEY,
+    owner TEXT NOT NULL,
+    fence INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE operations (
+    id TEXT PRIMARY KEY,
+    kind TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    created_at INTEGER NOT NULL,
+    finished_at INTEGER,
+    result TEXT
+) STRICT;
+
+CREATE TABLE outbox_messages (
+    key TEXT PRIMARY KEY,
+    recipient TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    facts TEXT NOT NULL,
+    request_id TEXT,
+    sealed_rumor TEXT,
+    state TEXT NOT NULL DEFAULT 'due'
+        CHECK (state IN ('due', 'delivered', 'replaced', 'undeliverable')),
+    attempts INTEGER NOT NULL DEFAULT 0,
+    next_try_at INTEGER,
+    created_at INTEGER NOT NULL,
+    delivered_at INTEGER,
+    answers TEXT
+) STRICT;
+
+CREATE TABLE payment_attempts (
+    id TEXT PRIMARY KEY,
+    invoice_id TEXT NOT NULL REFERENCES invoices (id),
+    request_id TEXT REFERENCES payment_requests (id),
+    tenant TEXT NOT NULL REFERENCES tenants (pubkey),
+    rail TEXT NOT NULL CHECK (rail IN ('nwc', 'card')),
+    connection_id TEXT REFERENCES connections (id),
+    operation_id TEXT,
+    -- M3: one pay request per payment hash, ever.
+    payment_hash TEXT UNIQUE,
+    event_id TEXT UNIQUE,
+    event_json TEXT,
+    encryption TEXT,
+    expiration INTEGER,
+    state TEXT NOT NULL DEFAULT 'prepared'
+        CHECK (state IN ('prepared', 'in_flight', 'settled', 'refused', 'dead')),
+    fence INTEGER NOT NULL,
+    prepared_at INTEGER NOT NULL,
+    in_flight_at INTEGER,
+    writes INTEGER NOT NULL DEFAULT 0,
+    relay_url TEXT,
+    outcome TEXT,
+    reason TEXT,
+    preimage TEXT,
+    ended_at INTEGER,
+    -- M1: nothing may be in flight without all that recovery needs.
+    CHECK (rail <> 'nwc' OR (request_id IS NOT NULL AND payment_hash IS NOT NULL)),
+    CHECK (rail <> 'card' OR operation_id IS NOT NULL)
+) STRICT;
+
+CREATE TABLE payment_requests (
+    id TEXT PRIMARY KEY,
+    invoice_id TEXT NOT NULL REFERENCES invoices (id),
+    tenant TEXT NOT NULL REFERENCES tenants (pubkey),
+    payee_connection_id TEXT NOT NULL REFERENCES connections (id),
+    purpose TEXT NOT NULL CHECK (purpose IN ('automatic', 'shown', 'adopted')),
+    payment_hash TEXT NOT NULL UNIQUE,
+    bolt11 TEXT NOT NULL,
+    amount_msat INTEGER NOT NULL CHECK (amount_msat >= 0),
+    amount_minor INTEGER NOT NULL,
+    currency TEXT NOT NULL,
+    rate TEXT NOT NULL,
+    rate_sources TEXT NOT NULL,
+    rate_at INTEGER NOT NULL,
+    state TEXT NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'settled', 'dead')),
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    margin_s INTEGER NOT NULL,
+    noted_at INTEGER,
+    shown_at INTEGER,
+    lookups INTEGER NOT NULL DEFAULT 0,
+    unpaid_since INTEGER,
+    unpaid_lookups INTEGER NOT NULL DEFAULT 0,
+    not_found_lookups INTEGER NOT NULL DEFAULT 0,
+    next_lookup_at INTEGER,
+    last_lookup_at INTEGER,
+    failed_lookups_since INTEGER,
+    escalated_at INTEGER,
+    claimed_at INTEGER,
+    ended_at INTEGER,
+    watch_until INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE rejected_deliveries (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    at INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    remote TEXT NOT NULL,
+    headers TEXT NOT NULL,
+    body_bytes INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE settlements (
+    payment_hash TEXT PRIMARY KEY,
+    request_id TEXT NOT NULL REFERENCES payment_requests (id),
+    tenant TEXT NOT NULL REFERENCES tenants (pubkey),
+    invoice_id TEXT NOT NULL,
+    amount_msat INTEGER NOT NULL,
+    value_minor INTEGER NOT NULL,
+    currency TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('received', 'placed', 'credited', 'liability')),
+    target_invoice_id TEXT,
+    pay_operation_id TEXT,
+    credit_operation_id TEXT,
+    credit_minor INTEGER NOT NULL DEFAULT 0,
+    seen_at INTEGER NOT NULL,
+    settled_at INTEGER NOT NULL,
+    next_try_at INTEGER,
+    attempts INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE TABLE tenants (
+    pubkey TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    customer_id TEXT UNIQUE,
+    customer_operation_id TEXT NOT NULL UNIQUE,
+    subscription_id TEXT UNIQUE,
+    subscription_status TEXT,
+    period_end INTEGER,
+    legacy_dm INTEGER NOT NULL DEFAULT 0,
+    created_at INTEGER NOT NULL,
+    sync_due_at INTEGER,
+    sync_attempts INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE TRIGGER payment_attempts_guard BEFORE UPDATE OF state ON payment_attempts
+WHEN OLD.state <> NEW.state AND OLD.state || '>' || NEW.state NOT IN (
+    'prepared>in_flight', 'prepared>dead', 'in_flight>settled', 'in_flight>refused',
+    'in_flight>dead', 'refused>settled', 'dead>settled'
+)
+BEGIN SELECT RAISE(ABORT, 'illegal transition of a payment attempt'); END;
+
+CREATE TRIGGER payment_requests_guard BEFORE UPDATE OF state ON payment_requests
+WHEN OLD.state <> NEW.state AND OLD.state || '>' || NEW.state NOT IN (
+    'open>settled', 'open>dead', 'dead>settled'
+)
+BEGIN SELECT RAISE(ABORT, 'illegal transition of a payment request'); END;
+
