@@ -1,4 +1,4 @@
-"""Bech32 text (BIP-173 checksum) as BOLT 11 and NIP-19 use it, with a length limit of the caller's."""
+"""Bech32 text (BIP-173 checksum) as BOLT 11 and NIP-19 use it, with a limit on the length."""
 
 from __future__ import annotations
 
