@@ -89,7 +89,12 @@ def _connect(path: str, *, read_only: bool) -> sqlite3.Connection:
     """A configured connection in autocommit mode; transactions are begun explicitly."""
     target = path if path == ":memory:" else f"file:{quote(path)}{'?mode=ro' if read_only else ''}"
     connection = sqlite3.connect(
-        target, uri=path != ":memory:", isolation_level=None, cached_statements=512
+        target,
+        uri=path != ":memory:",
+        isolation_level=None,
+        cached_statements=512,
+        # Opened here, used in the driver's thread only.
+        check_same_thread=False,
     )
     try:
         for pragma in _READ_ONLY_PRAGMAS if read_only else _PRAGMAS:
@@ -102,20 +107,22 @@ def _connect(path: str, *, read_only: bool) -> sqlite3.Connection:
 
 async def open_thread_driver(path: str, *, read_only: bool = False) -> ThreadDriver:
     """The production driver. Raises `StoreUnavailable`."""
-    connection = _Connection(lambda: _connect(path, read_only=read_only), iter_chunk_size=64)
+    opened = _open(path, read_only)
+    connection = _Connection(lambda: opened, iter_chunk_size=64)
     # A process that dies of something else must not hang on this thread.
     connection._thread.daemon = True
-    try:
-        await connection
-    except sqlite3.Error as error:
-        raise StoreUnavailable(f"cannot open {path}: {error}") from error
+    await connection
     return ThreadDriver(connection)
 
 
 def open_inline_driver(path: str, *, read_only: bool = False) -> InlineDriver:
     """The simulation's driver. Raises `StoreUnavailable`."""
+    return InlineDriver(_open(path, read_only))
+
+
+def _open(path: str, read_only: bool) -> sqlite3.Connection:
     try:
-        return InlineDriver(_connect(path, read_only=read_only))
+        return _connect(path, read_only=read_only)
     except sqlite3.Error as error:
         raise StoreUnavailable(f"cannot open {path}: {error}") from error
 
