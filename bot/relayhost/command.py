@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import signal
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,9 @@ TIME_LIMIT_S = 60.0
 
 MAX_OUTPUT_BYTES = 16 * 1024
 """Kept of what it prints; the rest is read and dropped so that it cannot block."""
+
+LAST_WORDS_S = 0.5
+"""Given to the output after the command's end: a job left in the background may hold the pipe."""
 
 EX_DATAERR = 65
 EX_TEMPFAIL = 75
@@ -106,50 +110,59 @@ class RelayCommand:
 
     async def _run(self, asked: Mapping[str, Any]) -> _Ended | str:
         """How it ended, or why it could not be run to its end."""
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *self._argv,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.STDOUT,
-                env=self._environment,
-                start_new_session=True,
-            )
-        except OSError as error:
-            return f"it cannot be started: {error.strerror or type(error).__name__}"
+        read_end, write_end = os.pipe()
+        # A file, not a pipe: a command that does not read cannot hold us.
+        with tempfile.TemporaryFile() as told:
+            told.write(json.dumps(asked).encode() + b"\n")
+            told.seek(0)
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *self._argv,
+                    stdin=told,
+                    stdout=write_end,
+                    stderr=write_end,
+                    env=self._environment,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                os.close(read_end)
+                return f"it cannot be started: {error.strerror or type(error).__name__}"
+            finally:
+                os.close(write_end)
+        output = bytearray()
+        reading = asyncio.create_task(_read(read_end, output))
         try:
             async with asyncio.timeout(self._time_limit_s):
-                _, output = await asyncio.gather(
-                    _feed(process, json.dumps(asked).encode() + b"\n"), _read(process)
-                )
                 status = await process.wait()
         except TimeoutError:
             return f"it took longer than {self._time_limit_s:g} s and was killed"
         finally:
-            await _end(process)
+            await _end(process, reading)
         return _Ended(status, shown(output.decode(errors="replace")))
 
 
-async def _feed(process: asyncio.subprocess.Process, data: bytes) -> None:
-    assert process.stdin is not None
-    # A command that does not read what it is told is judged by its exit status all the same.
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        process.stdin.write(data)
-        await process.stdin.drain()
-    process.stdin.close()
+async def _read(read_end: int, kept: bytearray) -> None:
+    """Read until nobody can write any more; keep the beginning.
+
+    The pipe is ours, not asyncio's: what the command leaves running may hold it open for ever.
+    """
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read_end, "rb")
+    )
+    try:
+        while chunk := await reader.read(4096):
+            kept += chunk[: MAX_OUTPUT_BYTES - len(kept)]
+    finally:
+        transport.close()
 
 
-async def _read(process: asyncio.subprocess.Process) -> bytes:
-    assert process.stdout is not None
-    kept = bytearray()
-    while chunk := await process.stdout.read(4096):
-        kept += chunk[: MAX_OUTPUT_BYTES - len(kept)]
-    return bytes(kept)
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill the whole session of a command that has not ended: its children hold the pipe."""
+async def _end(process: asyncio.subprocess.Process, reading: asyncio.Task[None]) -> None:
+    """Leave nothing behind: a command that has not ended is killed with its whole session."""
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
+    await asyncio.wait({reading}, timeout=LAST_WORDS_S)
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)

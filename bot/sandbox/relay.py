@@ -94,9 +94,7 @@ class SandboxRelay:
             .addr("127.0.0.1")
             .port(port)
             .rate_limit(
-                RateLimit(
-                    max_reqs=MAX_SUBSCRIPTIONS, notes_per_minute=RATE_LIMIT_NOTES_PER_MINUTE
-                )
+                RateLimit(max_reqs=MAX_SUBSCRIPTIONS, notes_per_minute=RATE_LIMIT_NOTES_PER_MINUTE)
             )
         )
         if self._auth is not None:
