@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from billing.ports import ApplyAnswer, DesiredRelay, RelayApplied, RelayRefused, RelayUnreachable
-from bot.relayhost.text import shown
+from wallet.outcome import clean_text
 
 TIME_LIMIT_S = 60.0
 """Enough for a script around a container; a longer one has to do its work in the background."""
@@ -138,7 +138,7 @@ class RelayCommand:
             return f"it took longer than {self._time_limit_s:g} s and was killed"
         finally:
             await _end(process, reading)
-        return _Ended(status, shown(output.decode(errors="replace")))
+        return _Ended(status, clean_text(output.decode(errors="replace")))
 
 
 async def _read(read_end: int, kept: bytearray) -> None:

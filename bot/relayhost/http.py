@@ -9,7 +9,9 @@ from typing import Any, TypeAlias
 
 import httpx
 
-from bot.relayhost.text import shown
+from bot.nostr import nip98
+from bot.nostr.keys import Keys
+from wallet.outcome import clean_text
 
 TIMEOUT_S = 10.0
 """A relay host is near or ours; longer than this it is down."""
@@ -19,6 +21,15 @@ MAX_ANSWER_BYTES = 256 * 1024
 
 Authorize: TypeAlias = Callable[[str, str, bytes], str]
 """(absolute URL, method, body) -> a fresh NIP-98 `Authorization` value, for one request only."""
+
+
+def nip98_authorize(keys: Keys, now: Callable[[], int]) -> Authorize:
+    """Sign every request to a relay host with these keys at the wire time of its sending."""
+
+    def authorize(url: str, method: str, body: bytes) -> str:
+        return nip98.make_header(keys, method, url, body or None, now())
+
+    return authorize
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +52,7 @@ class Answered:
         """Status and the host's own words, safe to show."""
         parsed = self.json
         words = parsed.get("error") or parsed.get("message") if isinstance(parsed, dict) else ""
-        return f"{self.status} {shown(str(words or ''))}".strip()
+        return f"{self.status} {clean_text(str(words or ''))}".strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,4 +88,4 @@ async def call(
                     return NoAnswer(f"the answer is larger than {MAX_ANSWER_BYTES} bytes")
             return Answered(got.status_code, bytes(collected))
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return NoAnswer(shown(f"{type(error).__name__}: {error}"))
+        return NoAnswer(clean_text(f"{type(error).__name__}: {error}"))

@@ -14,7 +14,7 @@ import httpx
 from billing.ports import ApplyAnswer, DesiredRelay, RelayApplied, RelayRefused, RelayUnreachable
 from bot.relayhost import nip11
 from bot.relayhost.http import Authorize, NoAnswer, call
-from bot.relayhost.text import shown
+from wallet.outcome import clean_text
 
 CONTENT_TYPE = "application/nostr+json+rpc"
 
@@ -99,7 +99,7 @@ class Nip86Relay:
         if answer.status != 200 or not isinstance(parsed, dict):
             return RelayRefused(f"{method}: {answer.said}", permanent=True)
         if parsed.get("error"):
-            return RelayRefused(f"{method}: {shown(str(parsed['error']))}", permanent=False)
+            return RelayRefused(f"{method}: {clean_text(str(parsed['error']))}", permanent=False)
         return (parsed.get("result"),)
 
     async def check(self) -> list[str]:

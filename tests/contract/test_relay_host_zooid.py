@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,7 +12,8 @@ import httpx
 import pytest
 
 from billing.ports import RelayApplied, RelayRefused, RelayUnreachable
-from bot.relayhost.http import new_client
+from bot.nostr.keys import Keys
+from bot.relayhost.http import new_client, nip98_authorize
 from bot.relayhost.zooid import LIMITED_NOTICE, derived_secrets, schema_of
 from bot.sandbox.relay_host import MAX_BODY_BYTES, RelayHost, merge
 from tests.contract.relay_peers import KEYS, STRANGER, desired, signer, zooid_adapter
@@ -97,6 +99,13 @@ async def test_limits_softly_and_restores_the_plan(
     assert not restored["roles"]["member"]
     assert restored["info"]["description"] == "a reef"
     assert settings["blossom"] == {"enabled": True}, "the plan itself is not written to"
+
+
+async def test_our_own_signatures_are_taken(host: RelayHost, client: httpx.AsyncClient) -> None:
+    authorize = nip98_authorize(Keys(b"\x11" * 32), lambda: int(time.time()))
+    adapter = zooid_adapter(host, client, authorize=authorize)
+    assert await adapter.check() == []
+    assert await adapter.apply(desired()) == RelayApplied()
 
 
 async def test_name_of_another_relay_is_a_permanent_refusal(
