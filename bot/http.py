@@ -143,7 +143,7 @@ class _Server(uvicorn.Server):
 
 
 class HttpServer:
-    """Serves an app in the running loop. `start` binds or raises OSError; `stop` lets answers end."""
+    """Serves an app in the running loop; started again after a stop, it listens again."""
 
     def __init__(
         self, app: ASGIApp, *, host: str, port: int, trusted_proxies: Sequence[str] = ()
@@ -154,20 +154,19 @@ class HttpServer:
         self._socket: socket.socket | None = None
         self._task: asyncio.Task[None] | None = None
         self._log = structlog.get_logger("http")
-        self._server = _Server(
-            uvicorn.Config(
-                app,
-                http="httptools",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=bool(trusted_proxies),
-                forwarded_allow_ips=list(trusted_proxies),
-                limit_concurrency=MAX_CONNECTIONS,
-                timeout_graceful_shutdown=int(STOP_WITHIN_S),
-            )
+        self._server: _Server | None = None
+        self._config = uvicorn.Config(
+            app,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=bool(trusted_proxies),
+            forwarded_allow_ips=list(trusted_proxies),
+            limit_concurrency=MAX_CONNECTIONS,
+            timeout_graceful_shutdown=int(STOP_WITHIN_S),
         )
 
     @property
@@ -177,10 +176,11 @@ class HttpServer:
         return int(self._socket.getsockname()[1])
 
     async def start(self) -> None:
-        """Listen; returns when requests are answered."""
+        """Listen; returns when requests are answered. Raises OSError when the port is taken."""
         self._socket = _bind(self._host, self._wanted_port)
-        self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="http")
-        while not self._server.started:
+        self._server = server = _Server(self._config)
+        self._task = asyncio.create_task(server.serve(sockets=[self._socket]), name="http")
+        while not server.started:
             if self._task.done():
                 self._task.result()
                 raise OSError(f"http server on port {self.port} ended at its start")
@@ -200,7 +200,7 @@ class HttpServer:
     async def stop(self) -> None:
         """Take no more connections, finish what is being answered; harmless when repeated."""
         task, self._task = self._task, None
-        if task is None:
+        if task is None or self._server is None:
             return
         self._server.should_exit = True
         await asyncio.wait([task], timeout=STOP_WITHIN_S + 1)
