@@ -70,7 +70,10 @@ class RelayCommand:
 
     def url_of(self, relay: DesiredRelay) -> str:
         """The template filled in."""
-        return self._url_template.format(host=relay.host, name=relay.name, relay_id=relay.relay_id)
+        url = self._url_template
+        for key in ("host", "name", "relay_id"):
+            url = url.replace(f"{{{key}}}", str(getattr(relay, key)))
+        return url
 
     async def apply(self, relay: DesiredRelay) -> ApplyAnswer:
         """Run the command with the wanted state; it has to be safe to repeat."""

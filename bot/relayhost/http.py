@@ -62,11 +62,11 @@ class NoAnswer:
     reason: str
 
 
-def new_client() -> httpx.AsyncClient:
+def new_client(timeout_s: float = TIMEOUT_S) -> httpx.AsyncClient:
     """A client for one relay host. Proxies of the environment are not for our own hosts."""
     limits = httpx.Limits(max_connections=10, max_keepalive_connections=5)
     return httpx.AsyncClient(
-        timeout=TIMEOUT_S, limits=limits, follow_redirects=False, trust_env=False
+        timeout=timeout_s, limits=limits, follow_redirects=False, trust_env=False
     )
 
 

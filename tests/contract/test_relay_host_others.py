@@ -6,12 +6,16 @@ import asyncio
 import os
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from billing.ports import RelayApplied, RelayRefused, RelayUnreachable
+from bot.config_relayhost import RelayHostSection
 from bot.relayhost.command import EX_DATAERR, EX_TEMPFAIL, MAX_OUTPUT_BYTES, RelayCommand, _read
-from tests.contract.relay_peers import Nip86Peer, desired, nip86_side
+from bot.relayhost.http import new_client
+from bot.relayhost.registry import RELAY_HOSTS, Tools, build
+from tests.contract.relay_peers import Nip86Peer, desired, nip86_side, signer
 
 
 async def test_member_already_there_is_not_added_again() -> None:
@@ -139,3 +143,27 @@ async def test_command_that_does_not_read_is_judged_all_the_same() -> None:
 def test_url_template() -> None:
     adapter = RelayCommand(["true"], url_template="wss://hub.test/{relay_id}")
     assert adapter.url_of(desired()) == "wss://hub.test/relay_1"
+
+
+def test_every_kind_of_the_configuration_has_its_adapter() -> None:
+    kinds = get_args(RelayHostSection.model_fields["kind"].annotation)
+    assert set(kinds) == set(RELAY_HOSTS)
+
+
+async def test_adapters_are_built_from_the_configuration() -> None:
+    zooid = {"api_url": "https://api.test", "domain": "relays.test"}
+    nip86 = {"relay_url": "wss://shared.test"}
+    command = {"argv": ["true"], "url": "wss://{name}.test"}
+    urls = {}
+    async with new_client() as client:
+        tools = Tools(client, signer(), str)
+        for kind in RELAY_HOSTS:
+            section = RelayHostSection.model_validate(
+                {"kind": kind, "zooid": zooid, "nip86": nip86, "command": command}
+            )
+            urls[kind] = build(section, tools).url_of(desired(name="reef"))
+    assert urls == {
+        "zooid": "wss://relay-1.relays.test",
+        "nip86": "wss://shared.test",
+        "command": "wss://reef.test",
+    }
