@@ -140,6 +140,7 @@ ATTEMPT_TABLE: Final[dict[tuple[AttemptState, AttemptSeen], AttemptRow]] = {
     (_A.SETTLED, _AS.PAYER_REFUSED): AttemptRow(_A.SETTLED),
     (_A.SETTLED, _AS.PAYER_UNKNOWN): AttemptRow(_A.SETTLED),
     (_A.SETTLED, _AS.WRITTEN): AttemptRow(_A.SETTLED),
+    (_A.SETTLED, _AS.NOT_WRITTEN): AttemptRow(_A.SETTLED),
     (_A.SETTLED, _AS.CARD_PAID): AttemptRow(_A.SETTLED),
     **{
         (state, seen): AttemptRow(_A.SETTLED, (_E.REPORT_ANOMALY,))
@@ -160,6 +161,7 @@ ATTEMPT_TABLE: Final[dict[tuple[AttemptState, AttemptSeen], AttemptRow]] = {
             _AS.REQUEST_DIED,
             _AS.CARD_FAILED,
             _AS.WRITTEN,
+            _AS.NOT_WRITTEN,
         )
     },
 }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
+from billing.model import Connection
 from billing.views import (
     AccountView,
     CardProgress,
@@ -16,6 +17,10 @@ from billing.views import (
     Prorations,
     SubscriptionView,
 )
+from wallet.ports import Payee, Payer
+
+if TYPE_CHECKING:
+    from billing.rates import Rate
 
 
 class Clock(Protocol):
@@ -253,6 +258,26 @@ class RelayAnswer:
     relay_url: str
     accepted: bool | None
     message: str
+
+
+class Payees(Protocol):
+    """The operator's wallets by stored connection; clients are made on demand and kept."""
+
+    async def payee(self, connection: Connection) -> Payee: ...
+
+
+class Payers(Protocol):
+    """The tenants' wallets by stored connection; clients are made on demand and kept."""
+
+    async def payer(self, connection: Connection) -> Payer: ...
+
+
+class Quoter(Protocol):
+    """The exchange rate that may be used now."""
+
+    async def quote(self, currency: str) -> Rate:
+        """Raises `NoQuote`: no quorum, too old, or the breaker is open."""
+        ...
 
 
 class Courier(Protocol):

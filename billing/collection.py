@@ -1,0 +1,282 @@
+"""Collects open invoices: re-fetch, choose the next step, take it, one invoice at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+import structlog
+
+from billing import invoices as effects
+from billing.errors import PurserError, StripeMissing
+from billing.model import AttemptState, Invoice, PaymentAttempt, Purpose, Rail, RequestState
+from billing.payments import OUTAGE_RETRY_S
+from billing.ports import StripeGateway
+from billing.rails.card import CardRail
+from billing.rails.choice import (
+    Adopt,
+    Finalize,
+    Finished,
+    Show,
+    Situation,
+    Step,
+    TakeOver,
+    TryCard,
+    TryNwc,
+    Void,
+    Wait,
+    choose,
+    next_nwc_retry_at,
+)
+from billing.rails.issue import Issuer, NotedRequest, noted_in
+from billing.rails.manual import ManualRail
+from billing.rails.nwc import NwcRail
+from billing.store import invoices, operations, payments, tenants
+from billing.unit import Runtime
+from billing.views import InvoiceView
+
+log = structlog.stdlib.get_logger("purser")
+
+BATCH: Final = 20
+"""Invoices a round: others get their turn soon even when one wallet is slow."""
+STEPS: Final = 6
+"""Steps a visit: finalize, take over, try, show; more would be a loop."""
+BACK_OFF_S: Final = (5, 15, 60, 300, 900)
+"""After a failed visit; Stripe or the database is away, not the tenant's fault."""
+
+
+@dataclass(slots=True)
+class Collector:
+    """Hop 3: drives every open invoice to its next step."""
+
+    rt: Runtime
+    stripe: StripeGateway
+    issuer: Issuer
+    nwc: NwcRail
+    card: CardRail
+    manual: ManualRail
+    rails: tuple[Rail, ...]
+
+    async def run_once(self, now: int) -> int:
+        """Visit what is due; returns how many were visited. One's error is its own (C-isolated)."""
+        async with self.rt.unit() as unit:
+            due = await unit.tx.fetch_all(
+                Invoice,
+                "invoices.collect_due",
+                now=now,
+                billing_now=self.rt.clock.billing_now(),
+                count=BATCH,
+            )
+        for invoice in due:
+            try:
+                await self.visit(invoice.id)
+            except PurserError as error:
+                await self._failed(invoice, error)
+        return len(due)
+
+    async def visit(self, invoice_id: str) -> str:
+        """Take steps until there is nothing to do now; returns why it stopped."""
+        for _ in range(STEPS):
+            situation = await self._look(invoice_id)
+            if situation is None:
+                return "unknown"
+            step = choose(situation)
+            if isinstance(step, Finished | Wait):
+                return await self._rest(situation, step)
+            await self._take(situation, step)
+        async with self.rt.unit() as unit:
+            await invoices.want_collection(unit.tx, invoice_id, due_at=unit.now + BACK_OFF_S[1])
+        return "more to do"
+
+    async def _look(self, invoice_id: str) -> Situation | None:
+        """Re-fetch the invoice and read everything that the choice depends on."""
+        async with self.rt.unit() as unit:
+            known = await invoices.get(unit.tx, invoice_id)
+            live = [
+                a
+                for a in await payments.attempts_of(unit.tx, invoice_id)
+                if a.rail is Rail.CARD and a.state is AttemptState.IN_FLIGHT
+            ]
+        if known is None:
+            return None
+        for attempt in live:
+            await self.card.observe(attempt, await self.stripe.card_progress(invoice_id))
+        view = await self._fetch(known)
+        has_card = await self._has_card(view)
+        async with self.rt.unit() as unit:
+            invoice = await effects.refresh(self.rt, unit, known.tenant, view)
+            requests = await payments.requests_of(unit.tx, invoice_id)
+            attempts = await payments.attempts_of(unit.tx, invoice_id)
+            payer = await tenants.payer_of(unit.tx, known.tenant)
+            hashes = {request.payment_hash for request in requests}
+            unknown = tuple(n for n in noted_in(view.metadata) if n.payment_hash not in hashes)
+            in_hand = False
+            for request in requests:
+                if request.state is RequestState.SETTLED:
+                    money = await payments.settlement(unit.tx, request.payment_hash)
+                    in_hand |= money is not None and money.state == "received"
+            return Situation(
+                view=view,
+                invoice=invoice,
+                requests=requests,
+                attempts=attempts,
+                payer=payer,
+                has_card=has_card,
+                unknown=unknown,
+                money_in_hand=in_hand,
+                orphaned=await effects.is_orphaned(unit, invoice_id),
+                rails=self.rails,
+                payee_margin_s=self.issuer.margin_s,
+                now=unit.now,
+                billing_now=unit.billing_now,
+            )
+
+    async def _fetch(self, known: Invoice) -> InvoiceView:
+        try:
+            return await self.stripe.invoice(known.id)
+        except StripeMissing:
+            # A draft that was deleted: nothing can be collected, and money for it becomes credit.
+            return effects.deleted_view(known)
+
+    async def _has_card(self, view: InvoiceView) -> bool:
+        if Rail.CARD not in self.rails or view.status not in ("draft", "open"):
+            return False
+        customer = await self.stripe.customer(view.customer_id)
+        return customer.default_payment_method is not None
+
+    async def _rest(self, s: Situation, step: Finished | Wait) -> str:
+        until = step.until if isinstance(step, Wait) else None
+        if until is None and any(a.rail is Rail.CARD and _is_live(a) for a in s.attempts):
+            until = s.now + OUTAGE_RETRY_S
+        async with self.rt.unit() as unit:
+            await unit.tx.execute(
+                "invoices.collected",
+                id=s.invoice.id,
+                next_at=until,
+                nwc_retry_at=next_nwc_retry_at(s) if isinstance(step, Wait) else None,
+                seen_at=s.now,
+            )
+        return step.why
+
+    async def _take(self, s: Situation, step: Step) -> None:
+        invoice = s.invoice
+        match step:
+            case Finalize():
+                await self._finalize(invoice)
+            case TakeOver():
+                await self._take_over(invoice)
+            case Void():
+                await self._void(invoice)
+            case Adopt(noted=noted):
+                await self._adopt(invoice, noted)
+            case TryNwc(connection=connection, reuse=reuse):
+                await self.nwc.start(invoice, connection, reuse)
+            case TryCard():
+                await self.card.start(invoice)
+            case Show(existing=existing):
+                if not await self.manual.show(invoice, existing, _why_by_hand(s)):
+                    raise PurserError(invoice.id, "no payment request could be shown")
+            case Finished() | Wait():
+                raise AssertionError("resting is no step")
+            case _:
+                assert_never(step)
+
+    async def _finalize(self, invoice: Invoice) -> None:
+        async with self.rt.unit() as unit:
+            operation = await operations.begin(unit.tx, self.rt, "finalize", invoice.id)
+        try:
+            view = await self.stripe.finalize_invoice(operation.id, invoice.id)
+        except PurserError:
+            await self._over(operation.id, "unclear, re-fetched next time")
+            raise
+        async with self.rt.unit() as unit:
+            await operations.finish(unit.tx, operation.id, view.status, now=unit.now)
+            await effects.refresh(self.rt, unit, invoice.tenant, view)
+
+    async def _take_over(self, invoice: Invoice) -> None:
+        """Stop Stripe's own collection, re-read, and check for a card payment in progress (M4)."""
+        async with self.rt.unit() as unit:
+            operation = await operations.begin(unit.tx, self.rt, "take_over", invoice.id)
+        try:
+            await self.stripe.stop_auto_advance(operation.id, invoice.id)
+            progress = await self.stripe.card_progress(invoice.id)
+        except PurserError:
+            await self._over(operation.id, "unclear, re-fetched next time")
+            raise
+        await self._over(operation.id, progress)
+        if progress == "in_progress":
+            raise PurserError(invoice.id, "Stripe is collecting it by card right now")
+
+    async def _void(self, invoice: Invoice) -> None:
+        async with self.rt.unit() as unit:
+            operation = await operations.begin(unit.tx, self.rt, "void", invoice.id)
+        try:
+            await self.stripe.void_invoice(operation.id, invoice.id)
+        finally:
+            await self._over(operation.id, "re-fetched next time")
+
+    async def _over(self, operation_id: str, result: str) -> None:
+        async with self.rt.unit() as unit:
+            await operations.finish(unit.tx, operation_id, result, now=unit.now)
+
+    async def _adopt(self, invoice: Invoice, noted: tuple[NotedRequest, ...]) -> None:
+        """Hashes we do not know: a restored backup or a second bot; nothing new until they die."""
+        async with self.rt.unit() as unit:
+            payee = await tenants.payee(unit.tx)
+            if payee is None:
+                raise PurserError(invoice.id, "no payee is configured to ask about its hashes")
+            for entry in noted:
+                if await payments.request_by_hash(unit.tx, entry.payment_hash) is not None:
+                    continue
+                requests = await payments.requests_of(unit.tx, invoice.id)
+                if any(r.state is RequestState.OPEN for r in requests):
+                    break
+                request = payments.new_request(
+                    request_id=self.rt.ids.new("req"),
+                    invoice_id=invoice.id,
+                    tenant=invoice.tenant,
+                    payee_connection_id=payee.id,
+                    purpose=Purpose.ADOPTED,
+                    payment_hash=entry.payment_hash,
+                    bolt11="",
+                    amount_msat=entry.amount_msat,
+                    amount_minor=entry.amount_minor,
+                    currency=invoice.currency,
+                    rate=entry.rate,
+                    rate_sources="[]",
+                    rate_at=unit.now,
+                    now=unit.now,
+                    expires_at=entry.expires_at,
+                    margin_s=entry.margin_s,
+                )
+                await payments.insert_request(unit.tx, request)
+                await unit.tx.execute("payments.note_request", id=request.id, now=unit.now)
+                await self.rt.alarm(
+                    unit,
+                    f"adopted:{entry.payment_hash}",
+                    f"Invoice {invoice.id} carries a payment hash this database does not know "
+                    f"({entry.payment_hash[:16]}…): a restored backup or a second bot. It is "
+                    "watched; nothing new is issued until it is dead.",
+                )
+
+    async def _failed(self, invoice: Invoice, error: PurserError) -> None:
+        log.warning("collection.failed", subject=invoice.id, error=error.what)
+        wait_s = BACK_OFF_S[min(invoice.collect_attempts, len(BACK_OFF_S) - 1)]
+        async with self.rt.unit() as unit:
+            await unit.tx.execute(
+                "invoices.collect_failed", id=invoice.id, next_at=unit.now + wait_s
+            )
+
+
+def _is_live(attempt: PaymentAttempt) -> bool:
+    return attempt.state in (AttemptState.PREPARED, AttemptState.IN_FLIGHT)
+
+
+def _why_by_hand(s: Situation) -> str:
+    """Why the tenant is asked to pay by hand, in the words of the last attempt, or plainly."""
+    refused = [a for a in s.attempts if a.state is AttemptState.REFUSED]
+    if s.payer is None:
+        return "no_wallet"
+    if refused and refused[-1].outcome not in (None, "NOT_SENT"):
+        return f"refused:{refused[-1].outcome}"
+    return "asked" if s.invoice.show_wanted else "no_answer"

@@ -1,0 +1,153 @@
+"""What follows from a re-fetched invoice: its mirror, the relays it carries, a word to its tenant.
+
+Status is read from Stripe's object only, never from a webhook's payload (C4, C16); what payment
+brings up are the relays on that invoice, by their own state (C8, C29, M12, M13).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from billing.model import AttemptState, HostedRelay, Invoice, Rail, RelayState
+from billing.store import invoices, payments, tenants
+from billing.unit import Runtime, Unit
+from billing.views import InvoiceView
+
+PAID_BY_KEY: Final = "purser_paid_by"
+"""Invoice metadata: the payment hash with which we marked it paid."""
+_PAYING_ENDS: Final = (RelayState.PENDING_PAYMENT, RelayState.LIMITED, RelayState.STOPPED)
+
+
+async def refresh(rt: Runtime, unit: Unit, tenant: str, view: InvoiceView) -> Invoice:
+    """Store what Stripe just said and do what follows from it."""
+    before = await invoices.get(unit.tx, view.id)
+    invoice = await invoices.upsert(unit.tx, tenant, view, now=unit.now)
+    if before is None:
+        await _first_sight(unit, invoice)
+    elif before.status != invoice.status:
+        await unit.record(
+            f"invoice.{invoice.status}",
+            tenant=tenant,
+            subject=invoice.id,
+            was=before.status,
+            remaining_minor=invoice.amount_remaining_minor,
+        )
+    if invoice.status == "paid" and invoice.paid_at is None:
+        await _on_paid(rt, unit, invoice, view)
+        invoice = await invoices.get(unit.tx, view.id) or invoice
+    return invoice
+
+
+async def _first_sight(unit: Unit, invoice: Invoice) -> None:
+    await unit.record(
+        "invoice.seen",
+        tenant=invoice.tenant,
+        subject=invoice.id,
+        status=invoice.status,
+        reason=invoice.billing_reason,
+        remaining_minor=invoice.amount_remaining_minor,
+        currency=invoice.currency,
+    )
+    if invoice.billing_reason == "subscription_cycle":
+        carried = [
+            relay.id
+            for relay in await tenants.relays_of(unit.tx, invoice.tenant)
+            if relay.state not in (RelayState.ENDED, RelayState.PENDING_PAYMENT)
+            and relay.stop_requested_at is None
+        ]
+        await invoices.link_relays(unit.tx, invoice.id, carried)
+    if invoice.status in ("draft", "open"):
+        await invoices.want_collection(unit.tx, invoice.id, due_at=unit.now)
+
+
+async def carry(rt: Runtime, unit: Unit, invoice: Invoice, relay_ids: list[str]) -> None:
+    """This invoice carries these relays; were it paid before we knew, they come up now."""
+    await invoices.link_relays(unit.tx, invoice.id, relay_ids)
+    if invoice.status == "paid":
+        await _bring_up(unit, invoice)
+
+
+async def is_orphaned(unit: Unit, invoice_id: str) -> bool:
+    """It carries relays, and every one of them ended without ever coming up."""
+    carried = await invoices.relays_of(unit.tx, invoice_id)
+    return bool(carried) and all(
+        relay.state is RelayState.ENDED and relay.activated_at is None for relay in carried
+    )
+
+
+async def _on_paid(rt: Runtime, unit: Unit, invoice: Invoice, view: InvoiceView) -> None:
+    paid_by = await _paid_by(unit, invoice, view)
+    await unit.tx.execute("invoices.set_paid", id=invoice.id, now=unit.now, paid_by=paid_by)
+    await unit.record("invoice.settled", tenant=invoice.tenant, subject=invoice.id, paid_by=paid_by)
+    brought = await _bring_up(unit, invoice)
+    await tenants.want_sync(unit.tx, invoice.tenant, due_at=unit.now)
+    if invoice.total_minor > 0:
+        carried = await invoices.relays_of(unit.tx, invoice.id)
+        await unit.say(
+            f"invoice:{invoice.id}:paid",
+            invoice.tenant,
+            "invoice_paid",
+            invoice=invoice.id,
+            amount_minor=invoice.total_minor,
+            currency=invoice.currency,
+            paid_by=paid_by,
+            relays=[relay.name for relay in carried],
+            brought_up=[relay.name for relay in brought],
+        )
+    del rt
+
+
+async def _paid_by(unit: Unit, invoice: Invoice, view: InvoiceView) -> str:
+    """nwc, manual, card, credit, or stripe (marked paid there by somebody else)."""
+    payment_hash = view.metadata.get(PAID_BY_KEY)
+    if payment_hash and view.amount_paid_off_stripe_minor > 0:
+        request = await payments.request_by_hash(unit.tx, payment_hash)
+        if request is not None:
+            tried = await payments.attempts_of_request(unit.tx, request.id)
+            settled = any(attempt.state is AttemptState.SETTLED for attempt in tried)
+            return Rail.NWC.value if settled else Rail.MANUAL.value
+    if view.amount_paid_off_stripe_minor > 0:
+        return "stripe"
+    return Rail.CARD.value if view.amount_paid_minor > 0 else "credit"
+
+
+async def _bring_up(unit: Unit, invoice: Invoice) -> list[HostedRelay]:
+    """Relays of this invoice that waited for it or that non-payment took."""
+    brought: list[HostedRelay] = []
+    for relay in await invoices.relays_of(unit.tx, invoice.id):
+        if relay.state not in _PAYING_ENDS:
+            continue
+        if await tenants.move_relay(unit.tx, relay, RelayState.ACTIVE, now=unit.now):
+            brought.append(relay)
+            await unit.record(
+                "relay.active",
+                tenant=relay.tenant,
+                subject=relay.id,
+                was=relay.state.value,
+                invoice=invoice.id,
+            )
+    return brought
+
+
+def deleted_view(known: Invoice) -> InvoiceView:
+    """A draft that is gone at Stripe, as a view."""
+    return InvoiceView(
+        id=known.id,
+        customer_id=known.customer_id,
+        subscription_id=known.subscription_id,
+        status="deleted",
+        currency=known.currency,
+        total_minor=known.total_minor,
+        amount_due_minor=0,
+        amount_remaining_minor=0,
+        amount_paid_minor=0,
+        amount_paid_off_stripe_minor=0,
+        auto_advance=False,
+        billing_reason=known.billing_reason,
+        created_at=known.created_at,
+        due_at=None,
+        period_start=known.period_start,
+        period_end=known.period_end,
+        number=known.number,
+        hosted_invoice_url=None,
+    )

@@ -1,0 +1,41 @@
+"""Takes what wallets say by themselves, replies however late and notifications, as observations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from billing.observations import observe_payer_outcome
+from billing.store import payments
+from billing.unit import Runtime
+from wallet.ports import PayReply, Transaction
+
+
+@dataclass(slots=True)
+class Witness:
+    """What a wallet says hastens a look-up or ends an attempt; it never marks anything paid (M6)."""
+
+    rt: Runtime
+
+    async def payment_hash_of(self, event_id: str) -> str | None:
+        """The payment hash of a stored pay request, for the check of a preimage."""
+        async with self.rt.unit() as unit:
+            attempt = await payments.attempt_by_event(unit.tx, event_id)
+        return None if attempt is None else attempt.payment_hash
+
+    async def pay_reply(self, reply: PayReply) -> None:
+        """An answer to a stored pay request, early or late."""
+        await observe_payer_outcome(self.rt, reply.request_id, reply.outcome)
+
+    async def notification(self, transaction: Transaction) -> None:
+        """`payment_received` of our wallet, or `payment_sent` of a payer: ask our wallet now."""
+        async with self.rt.unit() as unit:
+            request = await payments.request_by_hash(unit.tx, transaction.payment_hash)
+            if request is None:
+                return
+            await unit.tx.execute("payments.look_up_now", id=request.id, now=unit.now)
+            await unit.record(
+                "request.look_up_now",
+                tenant=request.tenant,
+                subject=request.id,
+                because="notification",
+            )

@@ -1,0 +1,260 @@
+"""The pure choice of the next step for one invoice: which rail, or why to wait.
+
+One payer at a time (M4), one live payment request (M2), automatic rails only when nothing issued
+before can still be paid. Everything it needs is passed in; nothing is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from billing.model import (
+    AttemptState,
+    Connection,
+    ConnectionState,
+    Invoice,
+    PaymentAttempt,
+    PaymentRequest,
+    Purpose,
+    Rail,
+    RequestState,
+)
+from billing.payments import AUTOMATIC_EXPIRY_S, SHOWN_EXPIRY_S, is_beyond_margin
+from billing.rails.issue import NotedRequest
+from billing.views import InvoiceView
+
+FIRST_INVOICE_LIFE_S: Final = 22 * 3600
+"""Stripe voids an unpaid first invoice at 23 h: no request may outlive 22 h of its age."""
+NWC_RETRY_AFTER_S: Final = (86400, 3 * 86400)
+"""NWC is tried again at T+1 and T+3 (billing time since the invoice was created)."""
+REUSE_LEFT_S: Final = 300
+"""An unused automatic request is tried only with this much life left for the wallet."""
+SHOW_LEFT_S: Final = 120
+"""A person needs at least this long to pay what is shown."""
+_LIVE: Final = (AttemptState.PREPARED, AttemptState.IN_FLIGHT)
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """All that the choice depends on."""
+
+    view: InvoiceView
+    invoice: Invoice
+    requests: Sequence[PaymentRequest]
+    attempts: Sequence[PaymentAttempt]
+    payer: Connection | None
+    has_card: bool
+    unknown: tuple[NotedRequest, ...]
+    money_in_hand: bool
+    orphaned: bool
+    rails: tuple[Rail, ...]
+    payee_margin_s: int
+    now: int
+    billing_now: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Collection has nothing (more) to do with this invoice."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing now; look again at `until` (wire time), or when something happens (None)."""
+
+    why: str
+    until: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """Hashes stand in the invoice's metadata that we do not know (M1)."""
+
+    noted: tuple[NotedRequest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finalize:
+    """A draft of which we take charge: the amount is only right once it is finalized."""
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """Stripe could still collect it by itself: stop that first (M4)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Void:
+    """All it carried has ended without ever coming up: nothing is owed any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class TryNwc:
+    """Ask the tenant's wallet; `reuse` is an automatic request that nobody has seen yet."""
+
+    connection: Connection
+    reuse: PaymentRequest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TryCard:
+    """One explicit card payment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Show:
+    """Show the tenant a payment request: `existing`, or a new one."""
+
+    existing: PaymentRequest | None = None
+
+
+Step: TypeAlias = Finished | Wait | Adopt | Finalize | TakeOver | Void | TryNwc | TryCard | Show
+
+
+def choose(s: Situation) -> Step:
+    """The next step for an invoice that was just re-fetched."""
+    if s.view.status not in ("draft", "open"):
+        return Finished(s.view.status)
+    if s.unknown:
+        if any(request.state is RequestState.OPEN for request in s.requests):
+            return Wait("a payment request of another life waits until this one is dead")
+        return Adopt(s.unknown)
+    blocked = _money_under_way(s)
+    if blocked is not None:
+        return blocked
+    if _is_cards_alone(s):
+        return Finished("stays with Stripe: the tenant pays by card only")
+    if s.view.status == "draft":
+        return Finalize()
+    if s.view.auto_advance:
+        return TakeOver()
+    if s.orphaned:
+        return _void(s)
+    if s.view.amount_remaining_minor <= 0:
+        return Finished("nothing to pay")
+    return _choose_rail(s)
+
+
+def next_nwc_retry_at(s: Situation) -> int | None:
+    """Billing time of the next automatic try over NWC, None when there is none."""
+    if s.payer is None or Rail.NWC not in s.rails or s.invoice.nwc_tries == 0:
+        return None
+    if s.invoice.nwc_tries > len(NWC_RETRY_AFTER_S):
+        return None
+    return s.view.created_at + NWC_RETRY_AFTER_S[s.invoice.nwc_tries - 1]
+
+
+def _money_under_way(s: Situation) -> Wait | None:
+    for attempt in s.attempts:
+        if attempt.state in _LIVE:
+            return Wait(f"a payment over {attempt.rail.value} is under way")
+    if s.money_in_hand:
+        return Wait("money for it has arrived and is being placed")
+    for request in s.requests:
+        if request.state is RequestState.OPEN and request.claimed_at is not None:
+            return Wait("the tenant's wallet says that it paid")
+    return None
+
+
+def _is_cards_alone(s: Situation) -> bool:
+    return s.has_card and s.payer is None and Rail.CARD in s.rails
+
+
+def _void(s: Situation) -> Step:
+    pending = [r for r in s.requests if not is_beyond_margin(r, now=s.now)]
+    if not pending:
+        return Void()
+    until = max(r.expires_at + r.margin_s for r in pending)
+    return Wait("it is voided once its payment requests are dead", max(until, s.now + 60))
+
+
+def _choose_rail(s: Situation) -> Step:
+    open_request = next((r for r in s.requests if r.state is RequestState.OPEN), None)
+    for rail in s.rails:
+        step: Step | None
+        match rail:
+            case Rail.NWC:
+                step = _nwc(s, open_request)
+            case Rail.CARD:
+                step = _card(s, open_request)
+            case Rail.MANUAL:
+                step = _manual(s, open_request)
+        if step is not None:
+            return step
+    return Wait("no rail can collect it now")
+
+
+def _nwc(s: Situation, open_request: PaymentRequest | None) -> Step | None:
+    payer = s.payer
+    if payer is None or payer.state is not ConnectionState.ACTIVE:
+        return None
+    if not _nwc_is_due(s):
+        return None
+    if open_request is not None:
+        if _is_unused(s, open_request):
+            return TryNwc(payer, open_request)
+        return None
+    if not all(is_beyond_margin(request, now=s.now) for request in s.requests):
+        return None
+    if not _fits_first_invoice(s, AUTOMATIC_EXPIRY_S):
+        return None
+    return TryNwc(payer)
+
+
+def _nwc_is_due(s: Situation) -> bool:
+    tries = s.invoice.nwc_tries
+    if tries == 0:
+        return True
+    retry_at = next_nwc_retry_at(s)
+    return retry_at is not None and s.billing_now >= retry_at
+
+
+def _is_unused(s: Situation, request: PaymentRequest) -> bool:
+    """Issued for a wallet, then nothing: what a crash between two steps leaves behind."""
+    return (
+        request.purpose is Purpose.AUTOMATIC
+        and request.shown_at is None
+        and not any(attempt.request_id == request.id for attempt in s.attempts)
+        and request.expires_at - s.now >= REUSE_LEFT_S
+        and request.amount_minor == s.view.amount_remaining_minor
+    )
+
+
+def _card(s: Situation, open_request: PaymentRequest | None) -> Step | None:
+    if not s.has_card or any(attempt.rail is Rail.CARD for attempt in s.attempts):
+        return None
+    if open_request is not None:
+        return Wait("the card waits until the payment request is dead", until=None)
+    pending = [r for r in s.requests if not is_beyond_margin(r, now=s.now)]
+    if pending:
+        until = max(r.expires_at + r.margin_s for r in pending)
+        return Wait("the card waits until the payment request is dead", max(until, s.now + 30))
+    return TryCard()
+
+
+def _manual(s: Situation, open_request: PaymentRequest | None) -> Step | None:
+    if open_request is not None:
+        if open_request.shown_at is not None:
+            return Wait("the tenant has been shown a payment request")
+        if open_request.purpose is Purpose.ADOPTED:
+            return Wait("a payment request of another life must die first")
+        enough_left = open_request.expires_at - s.now >= SHOW_LEFT_S
+        if enough_left and open_request.amount_minor == s.view.amount_remaining_minor:
+            return Show(open_request)
+        return Wait("the payment request must die before a new one")
+    if any(r.shown_at is not None for r in s.requests) and not s.invoice.show_wanted:
+        return Wait("the tenant was shown a payment request and can ask for another")
+    if not _fits_first_invoice(s, SHOWN_EXPIRY_S):
+        return Wait("the first invoice is too old for another payment request")
+    return Show()
+
+
+def _fits_first_invoice(s: Situation, expiry_s: int) -> bool:
+    if s.view.billing_reason != "subscription_create":
+        return True
+    age_s = s.billing_now - s.view.created_at
+    return age_s + expiry_s + s.payee_margin_s <= FIRST_INVOICE_LIFE_S

@@ -1,0 +1,192 @@
+"""Issues one payment request: quote, make, check, store, then note its hash at Stripe (M1)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from billing.errors import NoQuote
+from billing.model import Connection, Invoice, PaymentRequest, Purpose
+from billing.money import fiat_to_msat
+from billing.payments import AUTOMATIC_EXPIRY_S, MARGIN_S, SHOWN_EXPIRY_S
+from billing.ports import Payees, Quoter, StripeGateway
+from billing.store import operations, payments, tenants
+from billing.unit import Runtime
+from wallet.bolt11 import Bolt11
+
+HASH_KEY_PREFIX: Final = "purser_ln_"
+"""Metadata keys are at most 40 characters: the prefix and the first 24 hex of the hash name it,
+the value holds the whole hash and all that a lost database needs."""
+EXPIRY_S: Final = {Purpose.AUTOMATIC: AUTOMATIC_EXPIRY_S, Purpose.SHOWN: SHOWN_EXPIRY_S}
+DESCRIPTION_MAX: Final = 120
+"""Wallets cut longer descriptions; the invoice id in it rebuilds a lost database."""
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """Stored, and its hash stands at Stripe: it may be sent or shown."""
+
+    request: PaymentRequest
+
+
+@dataclass(frozen=True, slots=True)
+class NotIssued:
+    """Nothing that anybody could pay exists; `why` is for operators."""
+
+    why: str
+
+
+IssueAnswer: TypeAlias = Issued | NotIssued
+
+
+@dataclass(frozen=True, slots=True)
+class NotedRequest:
+    """What an invoice's metadata says of one payment request: enough to rebuild a lost row."""
+
+    payment_hash: str
+    expires_at: int
+    margin_s: int
+    amount_msat: int
+    amount_minor: int
+    rate: str
+
+
+def metadata_of(request: PaymentRequest) -> dict[str, str]:
+    """The invoice metadata entry for this request: one key per hash (M1)."""
+    values = (
+        request.payment_hash,
+        request.expires_at,
+        request.margin_s,
+        request.amount_msat,
+        request.amount_minor,
+        request.rate,
+    )
+    return {
+        f"{HASH_KEY_PREFIX}{request.payment_hash[:24]}": ":".join(str(value) for value in values)
+    }
+
+
+_NOTED = re.compile(
+    r"([0-9a-f]{64}):(\d{1,12}):(\d{1,8}):(\d{1,18}):(\d{1,15}):(\d{1,15}(?:\.\d{1,12})?)"
+)
+
+
+def noted_in(metadata: Mapping[str, str]) -> tuple[NotedRequest, ...]:
+    """Every entry that reads well; others are somebody else's words."""
+    found: list[NotedRequest] = []
+    for key, value in sorted(metadata.items()):
+        match = _NOTED.fullmatch(value) if key.startswith(HASH_KEY_PREFIX) else None
+        if match is not None:
+            payment_hash, expires_at, margin_s, amount_msat, amount_minor, rate = match.groups()
+            found.append(
+                NotedRequest(
+                    payment_hash,
+                    int(expires_at),
+                    int(margin_s),
+                    int(amount_msat),
+                    int(amount_minor),
+                    rate,
+                )
+            )
+    return tuple(found)
+
+
+@dataclass(slots=True)
+class Issuer:
+    """Makes payment requests on the operator's wallet."""
+
+    rt: Runtime
+    stripe: StripeGateway
+    payees: Payees
+    quoter: Quoter
+    payee_kind: str
+
+    @property
+    def margin_s(self) -> int:
+        """How long after expiry this kind of payee may still take money (M2)."""
+        return MARGIN_S[self.payee_kind]
+
+    async def issue(self, invoice: Invoice, purpose: Purpose) -> IssueAnswer:
+        """A new open request for what remains of this invoice; the caller has re-fetched it."""
+        try:
+            rate = await self.quoter.quote(invoice.currency)
+        except NoQuote as error:
+            return NotIssued(error.what)
+        amount_msat = fiat_to_msat(invoice.amount_remaining_minor, invoice.currency, rate.price)
+        async with self.rt.unit() as unit:
+            connection = await tenants.payee(unit.tx)
+        if connection is None:
+            return NotIssued("no payee is configured")
+        made = await self._make(invoice, connection, amount_msat, EXPIRY_S[purpose])
+        if isinstance(made, NotIssued):
+            return made
+        request = payments.new_request(
+            request_id=self.rt.ids.new("req"),
+            invoice_id=invoice.id,
+            tenant=invoice.tenant,
+            payee_connection_id=connection.id,
+            purpose=purpose,
+            payment_hash=made.payment_hash,
+            bolt11=made.text,
+            amount_msat=amount_msat,
+            amount_minor=invoice.amount_remaining_minor,
+            currency=invoice.currency,
+            rate=str(rate.price),
+            rate_sources=json.dumps(list(rate.sources)),
+            rate_at=rate.observed_at,
+            now=self.rt.clock.now(),
+            expires_at=made.expires_at,
+            margin_s=self.margin_s,
+        )
+        async with self.rt.unit() as unit:
+            if await payments.request_by_hash(unit.tx, request.payment_hash) is not None:
+                return NotIssued("our wallet handed out a payment hash that it used before")
+            await payments.insert_request(unit.tx, request)
+            await unit.record(
+                "request.open",
+                tenant=request.tenant,
+                subject=request.id,
+                invoice=invoice.id,
+                purpose=purpose.value,
+                amount_msat=amount_msat,
+                amount_minor=request.amount_minor,
+                currency=request.currency,
+                rate=request.rate,
+                rate_sources=list(rate.sources),
+                payment_hash=request.payment_hash,
+                expires_at=request.expires_at,
+            )
+        await self.note(request)
+        return Issued(request)
+
+    async def _make(
+        self, invoice: Invoice, connection: Connection, amount_msat: int, expiry_s: int
+    ) -> Bolt11 | NotIssued:
+        payee = await self.payees.payee(connection)
+        description = f"{invoice.number or 'Invoice'} ({invoice.id})"[:DESCRIPTION_MAX]
+        answer = await payee.make_invoice(amount_msat, description, expiry_s)
+        if isinstance(answer, Bolt11):
+            return answer
+        reason = getattr(answer, "reason", None) or getattr(answer, "message", "no answer")
+        return NotIssued(f"our own wallet made no payment request: {reason}")
+
+    async def note(self, request: PaymentRequest) -> None:
+        """Write its hash and expiry into the Stripe invoice, then remember that it stands there.
+
+        Raises the gateway's errors; until it succeeds the request is neither sent nor shown.
+        """
+        async with self.rt.unit() as unit:
+            operation = await operations.begin(unit.tx, self.rt, "note_hash", request.id)
+        await self.stripe.annotate_invoice(operation.id, request.invoice_id, metadata_of(request))
+        async with self.rt.unit() as unit:
+            await operations.finish(unit.tx, operation.id, "noted", now=unit.now)
+            await unit.tx.execute("payments.note_request", id=request.id, now=unit.now)
+            await unit.record(
+                "request.noted",
+                tenant=request.tenant,
+                subject=request.id,
+                invoice=request.invoice_id,
+            )

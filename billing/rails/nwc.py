@@ -1,0 +1,191 @@
+"""The NWC rail: one stored, signed pay request to the tenant's wallet, written once (M1, M3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from billing.errors import PurserError
+from billing.model import (
+    AttemptState,
+    Connection,
+    Invoice,
+    PaymentAttempt,
+    PaymentRequest,
+    Purpose,
+    Rail,
+)
+from billing.observations import observe_attempt
+from billing.payments import PROBE_FRESH_S, PUBLISH_WINDOW_S, AttemptSeen
+from billing.ports import Payers
+from billing.rails.issue import Issued, Issuer
+from billing.store import payments
+from billing.store.engine import ConstraintViolated, uninterrupted
+from billing.unit import Runtime
+from wallet.ports import NotSent, Payer, SealedRequest, Sent, WalletInfo
+
+EXPIRATION_BEFORE_BOLT11_S: Final = 60
+"""The signed request stops being valid a minute before the bolt11 does: a wallet that honours it
+never starts a payment that cannot finish."""
+
+
+@dataclass(slots=True)
+class NwcRail:
+    """Drives one attempt over a tenant's wallet, from probe to the relay's answer."""
+
+    rt: Runtime
+    payers: Payers
+    issuer: Issuer
+
+    async def start(
+        self, invoice: Invoice, connection: Connection, reuse: PaymentRequest | None
+    ) -> str:
+        """One try: started, silent, cannot_pay, slow or lost_race.
+
+        Raises `PurserError` when no payment request could be issued: nothing was tried.
+        """
+        payer = await self.payers.payer(connection)
+        answer = await payer.probe()
+        probed_at = self.rt.clock.now()
+        if not isinstance(answer, WalletInfo):
+            return await self._skip(invoice, connection, "silent")
+        if answer.methods and "pay_invoice" not in answer.methods:
+            return await self._skip(invoice, connection, "cannot_pay")
+        request = reuse
+        if request is None:
+            issued = await self.issuer.issue(invoice, Purpose.AUTOMATIC)
+            if not isinstance(issued, Issued):
+                await self._alarm(invoice, issued.why)
+                raise PurserError(invoice.id, issued.why)
+            request = issued.request
+        elif request.noted_at is None:
+            await self.issuer.note(request)
+        if self.rt.clock.now() - probed_at > PROBE_FRESH_S:
+            return await self._skip(invoice, connection, "slow")
+        return await self._pay(invoice, connection, payer, request)
+
+    async def _skip(self, invoice: Invoice, connection: Connection, why: str) -> str:
+        """Nothing was sent: the try is used up, the next rail starts at once."""
+        async with self.rt.unit() as unit:
+            await unit.tx.execute("invoices.count_nwc_try", id=invoice.id)
+            await unit.record(
+                "nwc.skipped",
+                tenant=invoice.tenant,
+                subject=invoice.id,
+                connection=connection.id,
+                why=why,
+            )
+        return why
+
+    async def _alarm(self, invoice: Invoice, why: str) -> None:
+        async with self.rt.unit() as unit:
+            hour = unit.now // 3600
+            await self.rt.alarm(
+                unit, f"not_issued:{hour}", f"No payment request for {invoice.id}: {why}"
+            )
+
+    async def _pay(
+        self, invoice: Invoice, connection: Connection, payer: Payer, request: PaymentRequest
+    ) -> str:
+        now = self.rt.clock.now()
+        sealed = payer.prepare_pay(
+            request.bolt11, now=now, expiration=request.expires_at - EXPIRATION_BEFORE_BOLT11_S
+        )
+        attempt = self._intent(invoice, connection, request, sealed)
+        try:
+            async with self.rt.unit() as unit:
+                await payments.insert_attempt(unit.tx, attempt)
+                await unit.tx.execute("invoices.count_nwc_try", id=invoice.id)
+                await unit.record(
+                    "attempt.prepared",
+                    tenant=invoice.tenant,
+                    subject=attempt.id,
+                    invoice=invoice.id,
+                    payment_hash=request.payment_hash,
+                )
+        except ConstraintViolated:
+            return "lost_race"
+        if not await self._claim(attempt):
+            return "lost_race"
+        await self._publish(payer, sealed, attempt)
+        return "started"
+
+    def _intent(
+        self,
+        invoice: Invoice,
+        connection: Connection,
+        request: PaymentRequest,
+        sealed: SealedRequest,
+    ) -> PaymentAttempt:
+        return PaymentAttempt(
+            id=self.rt.ids.new("att"),
+            invoice_id=invoice.id,
+            request_id=request.id,
+            tenant=invoice.tenant,
+            rail=Rail.NWC,
+            connection_id=connection.id,
+            operation_id=None,
+            payment_hash=request.payment_hash,
+            event_id=sealed.event_id,
+            event_json=sealed.event_json,
+            encryption=sealed.encryption,
+            expiration=sealed.expiration,
+            state=AttemptState.PREPARED,
+            fence=self.rt.fence.token,
+            prepared_at=self.rt.clock.now(),
+            in_flight_at=None,
+            writes=0,
+            relay_url=None,
+            outcome=None,
+            reason=None,
+            preimage=None,
+            ended_at=None,
+        )
+
+    async def _claim(self, attempt: PaymentAttempt) -> bool:
+        """`in_flight` is committed before anything is published, by the holder of the lease."""
+        async with self.rt.unit() as unit:
+            fence = await unit.tx.scalar("leases.fence", name="purser")
+            if fence != attempt.fence:
+                return False
+            current = await payments.attempt(unit.tx, attempt.id)
+            if current is None or current.state is not AttemptState.PREPARED:
+                return False
+            state = await observe_attempt(self.rt, unit, current, AttemptSeen.CLAIMED_FOR_WRITE)
+            return state is AttemptState.IN_FLIGHT
+
+    async def _publish(self, payer: Payer, sealed: SealedRequest, attempt: PaymentAttempt) -> None:
+        not_after = self.rt.clock.now() + PUBLISH_WINDOW_S
+
+        def permit() -> bool:
+            return self.rt.clock.now() <= not_after and self.rt.fence.is_held()
+
+        answer = await payer.publish_pay(sealed, permit=permit)
+        # A reply may already have ended the attempt; and a cancellation between the relay's answer
+        # and this write must not lose what is known.
+        await uninterrupted(self._store_publish(attempt, answer))
+
+    async def _store_publish(self, attempt: PaymentAttempt, answer: Sent | NotSent) -> None:
+        async with self.rt.unit() as unit:
+            current = await payments.attempt(unit.tx, attempt.id)
+            assert current is not None
+            if isinstance(answer, Sent):
+                await unit.tx.execute("payments.written", id=attempt.id, relay_url=answer.relay_url)
+                await observe_attempt(self.rt, unit, current, AttemptSeen.WRITTEN)
+                await unit.record(
+                    "attempt.written",
+                    tenant=attempt.tenant,
+                    subject=attempt.id,
+                    invoice=attempt.invoice_id,
+                    relay=answer.relay_url,
+                    accepted=answer.accepted,
+                )
+            else:
+                await observe_attempt(
+                    self.rt,
+                    unit,
+                    current,
+                    AttemptSeen.NOT_WRITTEN,
+                    outcome="NOT_SENT",
+                    reason=answer.reason,
+                )

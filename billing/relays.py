@@ -1,0 +1,173 @@
+"""Keeps relay hosts in step with the desired state of hosted relays; ends those that run out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from billing.model import HostedRelay, RelayState
+from billing.plans import Catalogue
+from billing.ports import (
+    DesiredRelay,
+    HostedRelays,
+    RelayApplied,
+    RelayRefused,
+    RelayUnreachable,
+)
+from billing.store import invoices, payments, tenants
+from billing.unit import Runtime, Unit
+
+log = structlog.stdlib.get_logger("purser")
+
+BATCH: Final = 20
+FIRST_RETRY_S: Final = 30
+LAST_RETRY_S: Final = 900
+"""Back-off doubles from 30 s to 15 min (what the systems before found bearable)."""
+ALARM_AFTER: Final = 5
+"""Failures before operators hear that a paid relay does not come up (C15)."""
+
+
+def back_off_s(attempts: int) -> int:
+    """Seconds until the next try after so many failures."""
+    return int(min(FIRST_RETRY_S * 2 ** min(attempts, 10), LAST_RETRY_S))
+
+
+@dataclass(slots=True)
+class RelayKeeper:
+    """Applies revisions, and moves relays whose time is over."""
+
+    rt: Runtime
+    host: HostedRelays
+    catalogue: Catalogue
+    domain: str
+
+    def desired(self, relay: HostedRelay) -> DesiredRelay:
+        """What the relay host should make true."""
+        settings: Mapping[str, object] = {}
+        if relay.plan in self.catalogue:
+            settings = self.catalogue.get(relay.plan).relay_settings
+        return DesiredRelay(
+            relay_id=relay.id,
+            name=relay.name,
+            host=f"{relay.name}.{self.domain}",
+            owner_pubkey=relay.tenant,
+            plan=relay.plan,
+            active=relay.state in (RelayState.ACTIVE, RelayState.LIMITED),
+            limited=relay.state is RelayState.LIMITED,
+            settings=settings,
+        )
+
+    async def run_once(self, now: int) -> int:
+        """Move what is due by billing time, then tell the relay host; returns relays told."""
+        await self._run_out()
+        async with self.rt.unit() as unit:
+            due = await unit.tx.fetch_all(HostedRelay, "relays.sync_due", now=now, count=BATCH)
+        for relay in due:
+            await self._apply(relay)
+        return len(due)
+
+    async def _apply(self, relay: HostedRelay) -> None:
+        if relay.wanted_rev == relay.applied_rev:
+            async with self.rt.unit() as unit:
+                await unit.tx.execute("relays.want_sync", id=relay.id, now=None)
+            return
+        desired = self.desired(relay)
+        answer = await self.host.apply(desired)
+        async with self.rt.unit() as unit:
+            match answer:
+                case RelayApplied():
+                    await self._applied(unit, relay, desired)
+                case RelayRefused(reason=reason) | RelayUnreachable(reason=reason):
+                    await self._failed(unit, relay, reason)
+
+    async def _applied(self, unit: Unit, relay: HostedRelay, desired: DesiredRelay) -> None:
+        await unit.tx.execute("relays.applied", id=relay.id, rev=relay.wanted_rev)
+        url = self.host.url_of(desired)
+        await unit.record(
+            "relay.applied",
+            tenant=relay.tenant,
+            subject=relay.id,
+            state=relay.state.value,
+            rev=relay.wanted_rev,
+            url=url,
+        )
+        if relay.state is RelayState.ACTIVE:
+            await unit.say(
+                f"relay:{relay.id}:up:{relay.wanted_rev}",
+                relay.tenant,
+                "relay_up",
+                name=relay.name,
+                url=url,
+                plan=relay.plan,
+            )
+
+    async def _failed(self, unit: Unit, relay: HostedRelay, reason: str) -> None:
+        await unit.tx.execute(
+            "relays.sync_failed",
+            id=relay.id,
+            next_at=unit.now + back_off_s(relay.sync_attempts),
+            error=reason[:240],
+        )
+        await unit.record(
+            "relay.sync_failed", tenant=relay.tenant, subject=relay.id, error=reason[:240]
+        )
+        if relay.sync_attempts + 1 == ALARM_AFTER:
+            await self.rt.alarm(
+                unit,
+                f"relay:{relay.id}:rev:{relay.wanted_rev}",
+                f"Hosted relay {relay.name} ({relay.id}) should be {relay.state.value} and the "
+                f"relay host does not make it so: {reason[:240]}. Purser keeps trying.",
+            )
+
+    async def _run_out(self) -> None:
+        """Stops that were asked for take effect; orders that were never paid end."""
+        async with self.rt.unit() as unit:
+            for relay in await unit.tx.fetch_all(
+                HostedRelay, "relays.stops_due", billing_now=unit.billing_now
+            ):
+                await self._end(unit, relay, "relay_stopped")
+            for relay in await unit.tx.fetch_all(
+                HostedRelay, "relays.expires_due", billing_now=unit.billing_now
+            ):
+                if not await _money_may_come(unit, relay):
+                    await self._end(unit, relay, "order_expired")
+
+    async def _end(self, unit: Unit, relay: HostedRelay, message: str) -> None:
+        if not await tenants.move_relay(unit.tx, relay, RelayState.ENDED, now=unit.now):
+            return
+        await unit.record("relay.ended", tenant=relay.tenant, subject=relay.id, because=message)
+        await unit.say(
+            f"relay:{relay.id}:ended:{relay.wanted_rev}",
+            relay.tenant,
+            message,
+            name=relay.name,
+            plan=relay.plan,
+        )
+        await tenants.want_sync(unit.tx, relay.tenant, due_at=unit.now)
+        for carrier in await unit.tx.fetch_all(_InvoiceId, "relays.invoices_of", relay_id=relay.id):
+            await invoices.want_collection(unit.tx, carrier.invoice_id, due_at=unit.now)
+
+
+async def _money_may_come(unit: Unit, relay: HostedRelay) -> bool:
+    """Never take from somebody whose payment is under way or being placed (M13)."""
+    carriers = await unit.tx.fetch_all(_InvoiceId, "relays.invoices_of", relay_id=relay.id)
+    for carrier in carriers:
+        invoice = await invoices.get(unit.tx, carrier.invoice_id)
+        if invoice is not None and invoice.status == "paid":
+            return True
+        for attempt in await payments.attempts_of(unit.tx, carrier.invoice_id):
+            if attempt.state in ("prepared", "in_flight"):
+                return True
+        for request in await payments.requests_of(unit.tx, carrier.invoice_id):
+            money = await payments.settlement(unit.tx, request.payment_hash)
+            if request.state == "open" or (money is not None and money.state == "received"):
+                return True
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class _InvoiceId:
+    invoice_id: str

@@ -1,0 +1,322 @@
+"""Gives proven money its home: its invoice, else the oldest open one it covers, else credit.
+
+Each settlement walks received -> placed or credited by stored operations (M9, M10): the target is
+committed before Stripe is told, and what Stripe shows afterwards decides, not the call's answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from billing import invoices as effects
+from billing.errors import PurserError, StripeMissing, StripeRejected
+from billing.model import Invoice, RelayState, Settlement, SettlementState
+from billing.ports import StripeGateway
+from billing.store import invoices, operations, payments, tenants
+from billing.unit import Runtime, Unit
+from billing.views import InvoiceView
+
+log = structlog.stdlib.get_logger("purser")
+
+BATCH: Final = 20
+RETRY_S: Final = (2, 5, 15, 60, 300)
+"""Money in hand is placed soon; Stripe being away is the only reason to wait."""
+PENDING_EXPIRY_S: Final = 23 * 3600
+"""An order taken up again has as long as Stripe gives a first invoice."""
+
+
+@dataclass(slots=True)
+class Placer:
+    """Turns M6 evidence into paid invoices and credit."""
+
+    rt: Runtime
+    stripe: StripeGateway
+
+    async def run_once(self, now: int) -> int:
+        """Place what is due; one's error is its own."""
+        async with self.rt.unit() as unit:
+            due = await unit.tx.fetch_all(
+                Settlement, "payments.settlements_due", now=now, count=BATCH
+            )
+        for money in due:
+            try:
+                await self._advance(money)
+            except PurserError as error:
+                log.warning("settlement.failed", subject=money.payment_hash, error=error.what)
+                wait_s = RETRY_S[min(money.attempts, len(RETRY_S) - 1)]
+                async with self.rt.unit() as unit:
+                    await unit.tx.execute(
+                        "payments.settlement_failed",
+                        payment_hash=money.payment_hash,
+                        next_at=unit.now + wait_s,
+                    )
+        return len(due)
+
+    async def _advance(self, money: Settlement) -> None:
+        if money.state is SettlementState.RECEIVED:
+            if money.target_invoice_id is None:
+                money = await self._aim(money)
+            await self._pay_target(money)
+        elif money.credit_minor > 0:
+            await self._write_credit(money)
+
+    async def _aim(self, money: Settlement) -> Settlement:
+        """Choose the target on re-fetched invoices and commit the choice before the call."""
+        target = await self._target_of(money)
+        async with self.rt.unit() as unit:
+            if target is not None:
+                operation = await operations.begin(
+                    unit.tx, self.rt, "pay_out_of_band", money.payment_hash
+                )
+                await unit.tx.execute(
+                    "payments.aim_settlement",
+                    payment_hash=money.payment_hash,
+                    target_invoice_id=target.id,
+                    pay_operation_id=operation.id,
+                )
+            else:
+                await self._to_credit(unit, money, money.value_minor)
+            aimed = await payments.settlement(unit.tx, money.payment_hash)
+            assert aimed is not None
+            return aimed
+
+    async def _target_of(self, money: Settlement) -> InvoiceView | None:
+        async with self.rt.unit() as unit:
+            owed = await invoices.open_of_tenant(unit.tx, money.tenant)
+            own = await invoices.get(unit.tx, money.invoice_id)
+            free = [invoice for invoice in owed if await _is_free(unit, invoice)]
+        candidates = ([own] if own is not None else []) + [
+            invoice for invoice in free if own is None or invoice.id != own.id
+        ]
+        for invoice in candidates:
+            view = await self._fetch(invoice)
+            if _takes(view, money):
+                return view
+        return None
+
+    async def _fetch(self, invoice: Invoice) -> InvoiceView:
+        try:
+            view = await self.stripe.invoice(invoice.id)
+        except StripeMissing:
+            view = effects.deleted_view(invoice)
+        async with self.rt.unit() as unit:
+            await effects.refresh(self.rt, unit, invoice.tenant, view)
+        return view
+
+    async def _pay_target(self, money: Settlement) -> None:
+        """Mark the target paid, then believe only what it shows; a target that was paid some other
+        way meanwhile is given up and the money aims anew."""
+        if money.state is not SettlementState.RECEIVED or money.target_invoice_id is None:
+            return
+        async with self.rt.unit() as unit:
+            target = await invoices.get(unit.tx, money.target_invoice_id)
+        assert target is not None
+        before = await self._fetch(target)
+        remaining_minor = before.amount_remaining_minor
+        if _takes(before, money):
+            await self._mark_paid(money, before)
+            after = await self._fetch(target)
+        else:
+            after = before
+            remaining_minor = after.amount_paid_off_stripe_minor
+        if _is_paid_by(after, money):
+            await self._placed(money, after, money.value_minor - remaining_minor)
+        elif after.status == "open":
+            raise PurserError(after.id, "Stripe does not show it paid yet")
+        else:
+            await self._aim_anew(money, after)
+
+    async def _mark_paid(self, money: Settlement, view: InvoiceView) -> None:
+        async with self.rt.unit() as unit:
+            note = await operations.begin(unit.tx, self.rt, "note_payer", money.payment_hash)
+            pay = await operations.begin(unit.tx, self.rt, "pay_out_of_band", money.payment_hash)
+        try:
+            await self.stripe.annotate_invoice(
+                note.id, view.id, {effects.PAID_BY_KEY: money.payment_hash}
+            )
+            await self.stripe.pay_out_of_band(pay.id, view.id)
+        except StripeRejected as error:
+            # "Already paid" has no code: the object decides.
+            log.info("settlement.rejected", subject=view.id, error=error.what)
+        finally:
+            async with self.rt.unit() as unit:
+                await operations.finish(unit.tx, note.id, "called", now=unit.now)
+                await operations.finish(unit.tx, pay.id, "called", now=unit.now)
+
+    async def _aim_anew(self, money: Settlement, target: InvoiceView) -> None:
+        async with self.rt.unit() as unit:
+            await unit.tx.execute(
+                "payments.aim_settlement",
+                payment_hash=money.payment_hash,
+                target_invoice_id=None,
+                pay_operation_id=None,
+            )
+            await unit.record(
+                "money.target_lost", tenant=money.tenant, subject=target.id, status=target.status
+            )
+        raise PurserError(money.payment_hash, f"its invoice {target.id} is {target.status}")
+
+    async def _placed(self, money: Settlement, view: InvoiceView, rest_minor: int) -> None:
+        async with self.rt.unit() as unit:
+            credit_minor = max(0, rest_minor)
+            operation_id = None
+            if credit_minor:
+                operation = await operations.begin(unit.tx, self.rt, "credit", money.payment_hash)
+                operation_id = operation.id
+            await payments.place_settlement(
+                unit.tx,
+                money,
+                SettlementState.PLACED,
+                target_invoice_id=view.id,
+                credit_minor=credit_minor,
+                credit_operation_id=operation_id,
+                next_try_at=unit.now if credit_minor else None,
+            )
+            await unit.record(
+                "money.placed",
+                tenant=money.tenant,
+                subject=view.id,
+                payment_hash=money.payment_hash,
+                amount_msat=money.amount_msat,
+                credit_minor=credit_minor,
+            )
+            if view.id != money.invoice_id:
+                await self._tell_moved(unit, money, view)
+
+    async def _tell_moved(self, unit: Unit, money: Settlement, view: InvoiceView) -> None:
+        await unit.say(
+            f"money:{money.payment_hash}:moved",
+            money.tenant,
+            "money_moved",
+            amount_msat=money.amount_msat,
+            invoice=money.invoice_id,
+            paid_invoice=view.id,
+            currency=money.currency,
+            value_minor=money.value_minor,
+        )
+
+    async def _to_credit(self, unit: Unit, money: Settlement, amount_minor: int) -> None:
+        """All of it becomes credit; without a customer it is a liability, and an alarm (M9)."""
+        tenant = await tenants.get(unit.tx, money.tenant)
+        if tenant is None or tenant.customer_id is None:
+            await payments.place_settlement(
+                unit.tx,
+                money,
+                SettlementState.LIABILITY,
+                target_invoice_id=None,
+                credit_minor=0,
+                credit_operation_id=None,
+                next_try_at=None,
+            )
+            await self.rt.alarm(
+                unit,
+                f"liability:{money.payment_hash}",
+                f"{money.amount_msat // 1000} sats arrived that belong to a tenant without a "
+                f"Stripe customer (invoice {money.invoice_id}): refund them by hand.",
+            )
+            return
+        operation = await operations.begin(unit.tx, self.rt, "credit", money.payment_hash)
+        await payments.place_settlement(
+            unit.tx,
+            money,
+            SettlementState.CREDITED,
+            target_invoice_id=None,
+            credit_minor=amount_minor,
+            credit_operation_id=operation.id,
+            next_try_at=unit.now if amount_minor > 0 else None,
+        )
+        await unit.record(
+            "money.to_credit",
+            tenant=money.tenant,
+            subject=money.invoice_id,
+            payment_hash=money.payment_hash,
+            credit_minor=amount_minor,
+        )
+
+    async def _write_credit(self, money: Settlement) -> None:
+        """Put the credit on the Stripe balance; the gateway looks for the operation first."""
+        assert money.credit_operation_id is not None
+        async with self.rt.unit() as unit:
+            tenant = await tenants.get(unit.tx, money.tenant)
+        assert tenant is not None
+        assert tenant.customer_id is not None
+        await self.stripe.credit_customer(
+            money.credit_operation_id,
+            customer_id=tenant.customer_id,
+            amount_minor=money.credit_minor,
+            currency=money.currency,
+            description=f"Lightning payment {money.payment_hash[:16]} beyond {money.invoice_id}",
+        )
+        async with self.rt.unit() as unit:
+            await operations.finish(unit.tx, money.credit_operation_id, "credited", now=unit.now)
+            await payments.place_settlement(
+                unit.tx,
+                money,
+                money.state,
+                target_invoice_id=money.target_invoice_id,
+                credit_minor=money.credit_minor,
+                credit_operation_id=money.credit_operation_id,
+                next_try_at=None,
+            )
+            await unit.say(
+                f"money:{money.payment_hash}:credit",
+                money.tenant,
+                "credit_added",
+                invoice=money.invoice_id,
+                amount_msat=money.amount_msat,
+                credit_minor=money.credit_minor,
+                currency=money.currency,
+            )
+            await unit.record(
+                "money.credited",
+                tenant=money.tenant,
+                subject=money.invoice_id,
+                payment_hash=money.payment_hash,
+                credit_minor=money.credit_minor,
+            )
+            if money.state is SettlementState.CREDITED:
+                await self._order_again(unit, money)
+
+    async def _order_again(self, unit: Unit, money: Settlement) -> None:
+        """A first invoice that died while its money came is ordered again, from credit (M9)."""
+        for relay in await invoices.relays_of(unit.tx, money.invoice_id):
+            if relay.state is not RelayState.ENDED or relay.activated_at is not None:
+                continue
+            if await tenants.living_relay_named(unit.tx, relay.name) is not None:
+                continue
+            await tenants.move_relay(
+                unit.tx,
+                relay,
+                RelayState.PENDING_PAYMENT,
+                now=unit.now,
+                expires_at=unit.billing_now + PENDING_EXPIRY_S,
+            )
+            await unit.record("relay.ordered_again", tenant=relay.tenant, subject=relay.id)
+        await tenants.want_sync(unit.tx, money.tenant, due_at=unit.now)
+
+
+async def _is_free(unit: Unit, invoice: Invoice) -> bool:
+    """No payer is at work on it (M4): other money may pay it."""
+    attempts = await payments.attempts_of(unit.tx, invoice.id)
+    return not any(attempt.state in ("prepared", "in_flight") for attempt in attempts)
+
+
+def _takes(view: InvoiceView, money: Settlement) -> bool:
+    """Open, owed, in the same currency, and covered: out of band pays the whole remainder only."""
+    return (
+        view.status in ("open", "uncollectible")
+        and view.currency == money.currency
+        and 0 < view.amount_remaining_minor <= money.value_minor
+    )
+
+
+def _is_paid_by(view: InvoiceView, money: Settlement) -> bool:
+    """Marked by us with this hash, and paid off Stripe: not by a card that was faster."""
+    return (
+        view.status == "paid"
+        and view.metadata.get(effects.PAID_BY_KEY) == money.payment_hash
+        and view.amount_paid_off_stripe_minor > 0
+    )

@@ -1,0 +1,18 @@
+-- The audit log.
+
+-- name: insert
+-- One line.
+INSERT INTO activity (at, billing_at, kind, tenant, subject, facts)
+VALUES (:at, :billing_at, :kind, :tenant, :subject, :facts)
+
+-- name: of_subject
+-- The story of one thing.
+SELECT * FROM activity WHERE subject = :subject ORDER BY seq
+
+-- name: of_tenant
+-- The story of a tenant.
+SELECT * FROM activity WHERE tenant = :tenant ORDER BY seq
+
+-- name: after
+-- Lines after a sequence number.
+SELECT * FROM activity WHERE seq > :seq ORDER BY seq LIMIT :count

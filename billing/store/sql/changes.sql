@@ -1,0 +1,35 @@
+-- Changes of a subscription, one step at a time.
+
+-- name: insert
+-- A change; the unique index refuses a second beside a running one.
+INSERT INTO changes (id, tenant, kind, step, quantities, relays, items_operation_id,
+    invoice_operation_id, created_at)
+VALUES (:id, :tenant, :kind, 'items', :quantities, :relays, :items_operation_id,
+    :invoice_operation_id, :created_at)
+
+-- name: running
+-- The change of a tenant that has not ended.
+SELECT * FROM changes WHERE tenant = :tenant AND done_at IS NULL
+
+-- name: step
+-- On to the next step.
+UPDATE changes SET step = :step, invoice_id = :invoice_id WHERE id = :id AND done_at IS NULL
+
+-- name: tried
+-- One more try.
+UPDATE changes SET attempts = attempts + 1 WHERE id = :id
+
+-- name: renew_operations
+-- New keys for a new logical attempt, after Stripe was asked and had nothing of the old ones.
+UPDATE changes
+SET items_operation_id = :items_operation_id, invoice_operation_id = :invoice_operation_id
+WHERE id = :id AND done_at IS NULL
+
+-- name: finish
+-- The change has ended.
+UPDATE changes SET step = 'done', done_at = :now, outcome = :outcome
+WHERE id = :id AND done_at IS NULL
+
+-- name: of_tenant
+-- All changes of a tenant, oldest first.
+SELECT * FROM changes WHERE tenant = :tenant ORDER BY created_at, id

@@ -1,0 +1,92 @@
+-- Hosted relays: the product, its state and whether the relay host has caught up.
+
+-- name: insert
+-- A new relay; the unique index refuses a name that is taken.
+INSERT INTO hosted_relays (id, tenant, name, plan, state, wanted_rev, sync_due_at, created_at,
+    expires_at, activated_at)
+VALUES (:id, :tenant, :name, :plan, :state, :wanted_rev, :sync_due_at, :created_at,
+    :expires_at, :activated_at)
+
+-- name: get
+-- One relay.
+SELECT * FROM hosted_relays WHERE id = :id
+
+-- name: living_by_name
+-- The relay that holds this name now.
+SELECT * FROM hosted_relays WHERE name = :name AND state <> 'ended'
+
+-- name: of_tenant
+-- All relays of a tenant, oldest first, ended ones too.
+SELECT * FROM hosted_relays WHERE tenant = :tenant ORDER BY created_at, id
+
+-- name: everything
+-- All relays, oldest first.
+SELECT * FROM hosted_relays ORDER BY created_at, id
+
+-- name: count_pending
+-- Unpaid relays of a tenant.
+SELECT COUNT(*) FROM hosted_relays WHERE tenant = :tenant AND state = 'pending_payment'
+
+-- name: of_invoice
+-- The relays that an invoice carries.
+SELECT hosted_relays.* FROM hosted_relays
+JOIN invoice_relays ON invoice_relays.relay_id = hosted_relays.id
+WHERE invoice_relays.invoice_id = :invoice_id ORDER BY hosted_relays.created_at, hosted_relays.id
+
+-- name: link_invoice
+-- This invoice carries this relay.
+INSERT INTO invoice_relays (invoice_id, relay_id) VALUES (:invoice_id, :relay_id)
+ON CONFLICT (invoice_id, relay_id) DO NOTHING
+
+-- name: invoices_of
+-- The invoices that carry a relay.
+SELECT invoice_id FROM invoice_relays WHERE relay_id = :relay_id ORDER BY invoice_id
+
+-- name: move
+-- Compare-and-set to another state; the relay host is told (a new revision).
+UPDATE hosted_relays
+SET state = :to_state, wanted_rev = wanted_rev + 1, sync_due_at = :now, sync_attempts = 0,
+    activated_at = CASE
+        WHEN :to_state = 'active' AND activated_at IS NULL THEN :now ELSE activated_at
+    END,
+    expires_at = CASE WHEN :to_state = 'pending_payment' THEN :expires_at ELSE NULL END
+WHERE id = :id AND state = :from_state
+
+-- name: request_stop
+-- Stop at the end of the period; once.
+UPDATE hosted_relays SET stop_requested_at = :now, stops_at = :stops_at
+WHERE id = :id AND stop_requested_at IS NULL AND state <> 'ended'
+
+-- name: set_stops_at
+-- When it stops, known once Stripe has said when the period ends.
+UPDATE hosted_relays SET stops_at = :stops_at WHERE id = :id AND stop_requested_at IS NOT NULL
+
+-- name: stops_due
+-- Relays whose paid time has run out after a stop was asked for (billing time).
+SELECT * FROM hosted_relays WHERE stops_at <= :billing_now AND state <> 'ended' ORDER BY id
+
+-- name: expires_due
+-- Unpaid relays whose time to be paid has run out (billing time).
+SELECT * FROM hosted_relays
+WHERE expires_at <= :billing_now AND state = 'pending_payment' ORDER BY id
+
+-- name: sync_due
+-- Relays that the relay host is to be told about now.
+SELECT * FROM hosted_relays WHERE sync_due_at <= :now ORDER BY sync_due_at, id LIMIT :count
+
+-- name: applied
+-- The relay host has made this revision true; done if nothing changed meanwhile.
+UPDATE hosted_relays
+SET applied_rev = :rev, sync_error = NULL, sync_attempts = 0,
+    sync_due_at = CASE WHEN wanted_rev = :rev THEN NULL ELSE sync_due_at END
+WHERE id = :id AND applied_rev < :rev
+
+-- name: sync_failed
+-- Try again later.
+UPDATE hosted_relays
+SET sync_due_at = :next_at, sync_attempts = sync_attempts + 1, sync_error = :error
+WHERE id = :id
+
+-- name: want_sync
+-- Tell the relay host again.
+UPDATE hosted_relays SET sync_due_at = :now WHERE id = :id

@@ -1,0 +1,91 @@
+"""Tenants, their hosted relays and their connections: typed reads and named transitions."""
+
+from __future__ import annotations
+
+from billing.model import Connection, ConnectionState, HostedRelay, RelayState, Tenant
+from billing.store.engine import Tx
+
+
+async def get(tx: Tx, pubkey: str) -> Tenant | None:
+    """By pubkey."""
+    return await tx.fetch_one(Tenant, "tenants.get", pubkey=pubkey)
+
+
+async def by_customer(tx: Tx, customer_id: str) -> Tenant | None:
+    """By Stripe customer; an empty id is a bug, not a look-up (C17)."""
+    assert customer_id
+    return await tx.fetch_one(Tenant, "tenants.by_customer", customer_id=customer_id)
+
+
+async def want_sync(tx: Tx, pubkey: str, *, due_at: int, fresh: bool = True) -> None:
+    """Have the subscription compared with the relays; `fresh` forgets earlier failures."""
+    await tx.execute("tenants.want_sync", pubkey=pubkey, due_at=due_at, fresh=int(fresh))
+
+
+async def relay(tx: Tx, relay_id: str) -> HostedRelay | None:
+    """By id."""
+    return await tx.fetch_one(HostedRelay, "relays.get", id=relay_id)
+
+
+async def relays_of(tx: Tx, pubkey: str) -> list[HostedRelay]:
+    """All of a tenant, oldest first, ended ones too."""
+    return await tx.fetch_all(HostedRelay, "relays.of_tenant", tenant=pubkey)
+
+
+async def living_relay_named(tx: Tx, name: str) -> HostedRelay | None:
+    """The relay that holds this name now."""
+    return await tx.fetch_one(HostedRelay, "relays.living_by_name", name=name)
+
+
+async def move_relay(
+    tx: Tx, before: HostedRelay, to: RelayState, *, now: int, expires_at: int | None = None
+) -> bool:
+    """Compare-and-set; the relay host is told by a new revision. False: somebody was first."""
+    return (
+        await tx.execute(
+            "relays.move",
+            id=before.id,
+            from_state=before.state.value,
+            to_state=to.value,
+            now=now,
+            expires_at=expires_at,
+        )
+        == 1
+    )
+
+
+async def connection(tx: Tx, connection_id: str) -> Connection | None:
+    """By id."""
+    return await tx.fetch_one(Connection, "connections.get", id=connection_id)
+
+
+async def payer_of(tx: Tx, pubkey: str) -> Connection | None:
+    """The connection a tenant pays with now."""
+    return await tx.fetch_one(Connection, "connections.payer_of", tenant=pubkey)
+
+
+async def payee(tx: Tx) -> Connection | None:
+    """The operator's receiving connection now."""
+    return await tx.fetch_one(Connection, "connections.payee")
+
+
+async def insert_connection(tx: Tx, connection: Connection) -> None:
+    """A new connection, to be probed."""
+    await tx.execute(
+        "connections.insert",
+        id=connection.id,
+        role=connection.role.value,
+        tenant=connection.tenant,
+        sealed_uri=connection.sealed_uri,
+        wallet_pubkey=connection.wallet_pubkey,
+        masked=connection.masked,
+        encryption=connection.encryption,
+        state=connection.state.value,
+        probe_due_at=connection.probe_due_at,
+        created_at=connection.created_at,
+    )
+
+
+async def end_payer(tx: Tx, pubkey: str, state: ConnectionState, *, now: int) -> int:
+    """Replaced or switched off; stays resolvable. Rows ended: 0 or 1."""
+    return await tx.execute("connections.end_payer", tenant=pubkey, state=state.value, now=now)

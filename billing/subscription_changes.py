@@ -1,0 +1,220 @@
+"""Carries out one stored change of a subscription, step by step: items -> invoice -> done.
+
+Each step's operation id is its idempotency key (M11), so that a crash between any two steps is
+taken up where it stopped; before a new key Stripe is asked for what the old one made.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Final
+
+from billing import invoices as effects
+from billing.errors import PurserError, StripeRejected
+from billing.model import Change, Tenant
+from billing.ports import StripeGateway
+from billing.store import tenants
+from billing.unit import Runtime, Unit
+from billing.views import InvoiceView, ItemChange, SubscriptionView
+
+NEW_KEY_AFTER_TRIES: Final = 3
+NEW_KEY_AFTER_S: Final = 300
+"""A key replays its first answer for a day, a 500 included: after some tries and minutes, with
+nothing of it at Stripe, it is given up for a new one (M11)."""
+
+
+@dataclass(slots=True)
+class Changer:
+    """Does what `billing.subscription_sync` planned."""
+
+    rt: Runtime
+    stripe: StripeGateway
+
+    async def advance(self, tenant: Tenant, change: Change) -> None:
+        """To the end of the change, or an error; raises the gateway's errors."""
+        async with self.rt.unit() as unit:
+            await unit.tx.execute("changes.tried", id=change.id)
+        try:
+            match change.kind:
+                case "create":
+                    await self._create(tenant, change)
+                case "add":
+                    await self._add(tenant, change)
+                case "reduce":
+                    view = await self._update(tenant, change, "none")
+                    await self._done(tenant, change, view, "reduced")
+                case "cancel" | "keep":
+                    view = await self.stripe.set_cancel_at_period_end(
+                        change.items_operation_id,
+                        _subscription_of(tenant),
+                        change.kind == "cancel",
+                    )
+                    await self._done(tenant, change, view, change.kind)
+                case _:
+                    raise AssertionError(change.kind)
+        except StripeRejected as error:
+            # Stripe changed under us: give this change up and compare anew.
+            async with self.rt.unit() as unit:
+                await unit.tx.execute(
+                    "changes.finish", id=change.id, now=unit.now, outcome=f"refused: {error.what}"
+                )
+                await unit.record(
+                    "subscription.change_refused",
+                    tenant=tenant.pubkey,
+                    subject=change.id,
+                    error=error.what,
+                )
+            raise
+
+    async def _create(self, tenant: Tenant, change: Change) -> None:
+        view = await self._made_before(tenant, change) if change.attempts else None
+        if view is None:
+            assert tenant.customer_id is not None
+            quantities: dict[str, int] = json.loads(change.quantities)
+            view = await self.stripe.create_subscription(
+                change.items_operation_id,
+                customer_id=tenant.customer_id,
+                quantities=quantities,
+                metadata={"purser_tenant": tenant.pubkey},
+            )
+        if view.latest_invoice_id is None:
+            raise PurserError(view.id, "Stripe made a subscription without an invoice")
+        invoice = await self.stripe.invoice(view.latest_invoice_id)
+        await self._carry(tenant, change, invoice)
+        await self._done(tenant, change, view, invoice.id)
+
+    async def _made_before(self, tenant: Tenant, change: Change) -> SubscriptionView | None:
+        """What an earlier try made, if its answer was lost; else perhaps a new key."""
+        assert tenant.customer_id is not None
+        for view in await self.stripe.subscriptions_of(tenant.customer_id):
+            if view.metadata.get("purser_operation") == change.items_operation_id:
+                return view
+        await self._renew_keys(change)
+        return None
+
+    async def _add(self, tenant: Tenant, change: Change) -> None:
+        assert tenant.customer_id is not None
+        subscription_id = _subscription_of(tenant)
+        if change.step == "items":
+            await self._update(tenant, change, "create_prorations")
+            async with self.rt.unit() as unit:
+                await unit.tx.execute("changes.step", id=change.id, step="invoice", invoice_id=None)
+        invoice: InvoiceView | None = None
+        if change.attempts:
+            invoice = await self.stripe.find_invoice(
+                tenant.customer_id, change.invoice_operation_id
+            )
+            if invoice is None:
+                await self._renew_keys(change)
+        if invoice is None:
+            invoice = await self.stripe.create_pending_invoice(
+                change.invoice_operation_id,
+                customer_id=tenant.customer_id,
+                subscription_id=subscription_id,
+            )
+        if invoice is None:
+            # Nothing pending at Stripe means that nobody would pay for it (M12).
+            raise PurserError(subscription_id, "an addition made no proration lines to pay")
+        await self._carry(tenant, change, invoice)
+        view = await self.stripe.subscription(subscription_id)
+        await self._done(tenant, change, view, invoice.id)
+
+    async def _carry(self, tenant: Tenant, change: Change, invoice: InvoiceView) -> None:
+        async with self.rt.unit() as unit:
+            stored = await effects.refresh(self.rt, unit, tenant.pubkey, invoice)
+            await effects.carry(self.rt, unit, stored, json.loads(change.relays))
+
+    async def _renew_keys(self, change: Change) -> None:
+        """The new keys serve the next try: this one still uses the stored row it was given."""
+        if change.attempts < NEW_KEY_AFTER_TRIES:
+            return
+        async with self.rt.unit() as unit:
+            if unit.now - change.created_at < NEW_KEY_AFTER_S:
+                return
+            await unit.tx.execute(
+                "changes.renew_operations",
+                id=change.id,
+                items_operation_id=self.rt.ids.new("op"),
+                invoice_operation_id=self.rt.ids.new("op"),
+            )
+            await unit.record("change.new_keys", tenant=change.tenant, subject=change.id)
+        raise PurserError(change.id, "its old keys are given up; the next try has new ones")
+
+    async def _update(
+        self, tenant: Tenant, change: Change, prorations: Prorations
+    ) -> SubscriptionView:
+        return await self.stripe.update_items(
+            change.items_operation_id,
+            _subscription_of(tenant),
+            _load_changes(change.quantities),
+            prorations,
+        )
+
+    async def _done(
+        self, tenant: Tenant, change: Change, view: SubscriptionView, outcome: str
+    ) -> None:
+        async with self.rt.unit() as unit:
+            await store_subscription(unit, tenant.pubkey, view)
+            await unit.tx.execute("changes.finish", id=change.id, now=unit.now, outcome=outcome)
+            await unit.record(
+                "subscription.changed",
+                tenant=tenant.pubkey,
+                subject=view.id,
+                change=change.kind,
+                status=view.status,
+                outcome=outcome,
+            )
+
+
+async def store_subscription(unit: Unit, pubkey: str, view: SubscriptionView) -> None:
+    """What Stripe says of the tenant's subscription; an old one's late event changes nothing."""
+    before = await tenants.get(unit.tx, pubkey)
+    assert before is not None
+    if before.subscription_id not in (None, view.id):
+        return
+    if view.is_terminal:
+        if before.subscription_id is None:
+            return
+        await unit.tx.execute(
+            "tenants.clear_subscription",
+            pubkey=pubkey,
+            subscription_id=view.id,
+            status=view.status,
+        )
+    else:
+        await unit.tx.execute(
+            "tenants.set_subscription",
+            pubkey=pubkey,
+            subscription_id=view.id,
+            status=view.status,
+            period_end=view.period_end,
+        )
+    if before.subscription_status != view.status or before.subscription_id != view.id:
+        await unit.record(
+            f"subscription.{view.status}",
+            tenant=pubkey,
+            subject=view.id,
+            was=before.subscription_status,
+        )
+
+
+def _subscription_of(tenant: Tenant) -> str:
+    if tenant.subscription_id is None:
+        raise PurserError(tenant.pubkey, "has no subscription any more")
+    return tenant.subscription_id
+
+
+def dump_changes(changes: tuple[ItemChange, ...]) -> str:
+    return json.dumps([[c.price_id, c.quantity, c.item_id] for c in changes])
+
+
+def _load_changes(text: str) -> list[ItemChange]:
+    rows: list[list[str | int | None]] = json.loads(text)
+    found: list[ItemChange] = []
+    for price_id, quantity, item_id in rows:
+        assert isinstance(price_id, str)
+        assert isinstance(quantity, int)
+        assert item_id is None or isinstance(item_id, str)
+        found.append(ItemChange(price_id, quantity, item_id))
+    return found

@@ -1,0 +1,152 @@
+"""One unit of work: a transaction whose state changes, audit lines and messages commit together."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from billing.ports import Clock, Ids
+from billing.store.engine import Engine, Tx
+
+log = structlog.stdlib.get_logger("purser")
+
+Fact = str | int | bool | None | list[str]
+"""What may stand in an audit line or a message: plain, and never a secret."""
+
+
+class Fence(Protocol):
+    """The lease of the one active instance."""
+
+    @property
+    def token(self) -> int:
+        """Rises with every new holder."""
+        ...
+
+    def is_held(self) -> bool:
+        """Whether it has not run out by our own clock."""
+        ...
+
+
+class Wakeups:
+    """Wakes whoever waits for a change; a change between two waits is not lost."""
+
+    def __init__(self) -> None:
+        self._waiters: set[asyncio.Event] = set()
+
+    def subscribe(self) -> asyncio.Event:
+        """An event that is set after every unit that recorded something; the waiter clears it."""
+        event = asyncio.Event()
+        self._waiters.add(event)
+        return event
+
+    def changed(self) -> None:
+        """Something was committed."""
+        for event in self._waiters:
+            event.set()
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One audit line on its way to the log."""
+
+    kind: str
+    tenant: str | None
+    subject: str | None
+    facts: dict[str, Fact]
+
+
+@dataclass(slots=True)
+class Unit:
+    """An open transaction, with the audit lines that are logged once it has committed."""
+
+    tx: Tx
+    now: int
+    billing_now: int
+    lines: list[Line] = field(default_factory=list)
+
+    async def record(
+        self, kind: str, *, tenant: str | None = None, subject: str | None = None, **facts: Fact
+    ) -> None:
+        """Append one line to the audit log; it also wakes the workers after the commit."""
+        await self.tx.execute(
+            "activity.insert",
+            at=self.now,
+            billing_at=self.billing_now,
+            kind=kind,
+            tenant=tenant,
+            subject=subject,
+            facts=json.dumps(facts, sort_keys=True),
+        )
+        self.lines.append(Line(kind, tenant, subject, facts))
+
+    async def say(
+        self,
+        key: str,
+        recipient: str,
+        kind: str,
+        *,
+        request_id: str | None = None,
+        **facts: Fact,
+    ) -> bool:
+        """Queue one message; False when this key was said before (M14).
+
+        `request_id`: the payment request it shows; it is replaced, not sent, once that is not open.
+        """
+        added = await self.tx.execute(
+            "outbox.insert",
+            key=key,
+            recipient=recipient,
+            kind=kind,
+            facts=json.dumps(facts, sort_keys=True),
+            request_id=request_id,
+            created_at=self.now,
+        )
+        if added:
+            self.lines.append(Line("message.queued", recipient, key, {"message": kind}))
+        return added > 0
+
+
+@dataclass(slots=True)
+class Runtime:
+    """What every worker of billing is given."""
+
+    engine: Engine
+    clock: Clock
+    ids: Ids
+    wakeups: Wakeups
+    fence: Fence
+    operators: tuple[str, ...] = ()
+
+    @asynccontextmanager
+    async def unit(self) -> AsyncIterator[Unit]:
+        """A transaction; after the commit its lines are logged and the workers woken."""
+        async with self.engine.transaction() as tx:
+            unit = Unit(tx, self.clock.now(), self.clock.billing_now())
+            yield unit
+        for line in unit.lines:
+            log.info(line.kind, tenant=line.tenant, subject=line.subject, **line.facts)
+        if unit.lines:
+            self.wakeups.changed()
+
+    async def alarm(self, unit: Unit, key: str, what: str) -> None:
+        """Tell the operators once for this key: by DM and in the log. `what` names no secret."""
+        told = False
+        for operator in self.operators:
+            told |= await unit.say(
+                f"alarm:{key}:{operator[:16]}", operator, "operator_alarm", what=what
+            )
+        if told or not self.operators:
+            await unit.record("operator.alarm", subject=key, what=what)
+
+
+def facts_of(text: str) -> dict[str, Fact]:
+    """The facts stored with an audit line or a message."""
+    value = json.loads(text)
+    assert isinstance(value, dict)
+    return value
