@@ -68,8 +68,8 @@ class Life:
 class Worker:
     """Something that runs as long as the process.
 
-    `stale_after_s`: without a beat for this long it counts as stuck and is restarted; None: being
-    alive is enough.
+    `stale_after_s`: without a beat for this long it counts as stuck and is restarted. None: being
+    alive is enough, and to stop it is to cancel it.
     """
 
     name: str
