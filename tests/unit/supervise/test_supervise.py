@@ -241,6 +241,24 @@ def test_a_stuck_worker_is_ended_started_again_and_told_of() -> None:
     jump(main)
 
 
+def test_a_worker_that_beats_is_never_taken_for_stuck() -> None:
+    runs = 0
+
+    async def main() -> None:
+        async def slow(_: int) -> None:
+            nonlocal runs
+            runs += 1
+            await asyncio.sleep(30)
+
+        async with Running(every(10, slow, jitter=0, stale_after_s=40)) as running:
+            await asyncio.sleep(1000)
+            assert running.alarms == []
+            assert running.supervisor.health()[0].restarts == 0
+        assert runs == 25
+
+    jump(main)
+
+
 def test_ready_only_when_the_steps_of_the_start_are_done() -> None:
     async def once(_: int) -> None: ...
 
