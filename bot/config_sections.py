@@ -100,7 +100,7 @@ class RegistrationSection(Section):
         [],
         example=["npub10elfcs4fr0l0r8af98jlmgdh9c8tcxjvz9qkw038js35mp4dma8qzvjptg"],
     )
-    max_unpaid_relays: int = setting("Unpaid relays that one tenant may have.", 2, ge=1, le=100)
+    max_unpaid_relays: int = setting("Unpaid relays that one tenant may have.", 3, ge=1, le=100)
     unpaid_expires_s: int = setting(
         "An order nobody paid is forgotten after this time, in seconds (at most 23 hours).",
         82_800,
