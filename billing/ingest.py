@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from billing.store.engine import Engine, StoreError, StoreUnavailable
+from billing.store.engine import Engine, Param, StoreError, StoreUnavailable
 
 # Four seconds of work at 1 000 commits a second of one row each: beyond that Stripe's own
 # retries are the better queue, and a 503 is more honest than a time-out.
@@ -49,6 +49,12 @@ class Overloaded:
 
 
 Submitted: TypeAlias = Stored | Duplicate | Overloaded
+
+
+def columns(row: InboxRow) -> dict[str, Param]:
+    """The row as parameters of `ingest.insert_event`."""
+    # `dataclasses.asdict` copies deeply, at 7 µs a row.
+    return {name: getattr(row, name) for name in InboxRow.__slots__}
 
 
 @dataclass(slots=True)
@@ -147,7 +153,7 @@ class Ingest:
     async def _insert(self, batch: list[_Waiting]) -> None:
         async with self._engine.transaction() as tx:
             counts = await tx.execute_each(
-                "ingest.insert_event", [asdict(waiting.row) for waiting in batch]
+                "ingest.insert_event", [columns(waiting.row) for waiting in batch]
             )
         for waiting, count in zip(batch, counts, strict=True):
             waiting.resolve(Stored() if count else Duplicate())

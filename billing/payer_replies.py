@@ -12,7 +12,7 @@ from wallet.ports import PayReply, Transaction
 
 @dataclass(slots=True)
 class Witness:
-    """What a wallet says hastens a look-up or ends an attempt; it never marks anything paid (M6)."""
+    """What a wallet says hastens a look-up or ends an attempt; it marks nothing paid (M6)."""
 
     rt: Runtime
 

@@ -16,7 +16,7 @@ from billing.model import Change, Tenant
 from billing.ports import StripeGateway
 from billing.store import tenants
 from billing.unit import Runtime, Unit
-from billing.views import InvoiceView, ItemChange, SubscriptionView
+from billing.views import InvoiceView, ItemChange, Prorations, SubscriptionView
 
 NEW_KEY_AFTER_TRIES: Final = 3
 NEW_KEY_AFTER_S: Final = 300

@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import structlog
 
@@ -16,7 +16,9 @@ from billing.store.engine import Engine, Tx
 
 log = structlog.stdlib.get_logger("purser")
 
-Fact = str | int | bool | None | list[str]
+Fact: TypeAlias = (
+    str | int | bool | None | list[str] | list[dict[str, str | int | None]] | dict[str, int]
+)
 """What may stand in an audit line or a message: plain, and never a secret."""
 
 

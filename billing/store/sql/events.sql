@@ -1,13 +1,5 @@
 -- Stripe events: recorded once, handled once (M14).
 
--- name: insert
--- One event, from a webhook or from catch-up.
-INSERT INTO inbox_events (event_id, type, object_id, api_created, livemode, account, payload,
-    received_at, next_try_at)
-VALUES (:event_id, :type, :object_id, :api_created, :livemode, :account, :payload, :received_at,
-    :received_at)
-ON CONFLICT (event_id) DO NOTHING
-
 -- name: due
 -- Events that wait for their handler.
 SELECT * FROM inbox_events WHERE next_try_at <= :now ORDER BY api_created, event_id LIMIT :count

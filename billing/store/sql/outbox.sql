@@ -24,7 +24,7 @@ WHERE key = :key AND sealed_rumor IS NULL
 UPDATE outbox_messages
 SET state = 'delivered', delivered_at = :now, next_try_at = NULL, answers = :answers,
     attempts = attempts + 1
-WHERE key = :key AND state = 'due'
+WHERE key = :key AND state IN ('due', 'undeliverable')
 
 -- name: failed
 -- No relay said OK: try again, or show it to the operator as undeliverable.
@@ -35,7 +35,7 @@ WHERE key = :key AND state IN ('due', 'undeliverable')
 -- name: replaced
 -- Its payment request is no longer open: it must not be sent.
 UPDATE outbox_messages SET state = 'replaced', next_try_at = NULL
-WHERE key = :key AND state = 'due'
+WHERE key = :key AND state IN ('due', 'undeliverable')
 
 -- name: newest
 -- The newest messages.

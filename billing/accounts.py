@@ -1,0 +1,139 @@
+"""What a tenant owes and has paid: `invoices`, `pay`, `status`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from billing.desk import Command, Desk, answer
+from billing.model import AttemptState, Invoice, PaymentRequest, RelayState, RequestState
+from billing.rails.choice import SHOW_LEFT_S
+from billing.store import invoices, payments, tenants
+from billing.unit import Unit
+
+LISTED: Final = 12
+"""A message stays well under 8 kB."""
+_LIVE: Final = (AttemptState.PREPARED, AttemptState.IN_FLIGHT)
+
+
+@dataclass(slots=True)
+class Accounts:
+    """Reads for the tenant, and the wish to pay by hand."""
+
+    desk: Desk
+
+    async def invoices(self, command: Command) -> None:
+        """The newest invoices, with what is still owed."""
+        async with self.desk.serve(command) as unit:
+            if unit is None:
+                return
+            found = await invoices.of_tenant(unit.tx, command.sender)
+            rows = [_row(invoice) for invoice in reversed(found[-LISTED:])]
+            await answer(unit, command, "invoices", invoices=rows)
+
+    async def pay(self, command: Command) -> None:
+        """A payment request for the oldest open invoice, unless a payment is under way (M4)."""
+        async with self.desk.serve(command) as unit:
+            if unit is None:
+                return
+            owed = await invoices.open_of_tenant(unit.tx, command.sender)
+            if not owed:
+                await answer(unit, command, "nothing_to_pay")
+                return
+            invoice = owed[0]
+            attempts = await payments.attempts_of(unit.tx, invoice.id)
+            if any(attempt.state in _LIVE for attempt in attempts):
+                await answer(
+                    unit,
+                    command,
+                    "payment_under_way",
+                    amount_minor=invoice.amount_remaining_minor,
+                    currency=invoice.currency,
+                )
+                return
+            requests = await payments.requests_of(unit.tx, invoice.id)
+            shown = next((r for r in requests if _can_be_shown_again(r, unit.now)), None)
+            if shown is not None:
+                await self._show_again(unit, command, invoice, shown)
+                return
+            await unit.tx.execute("invoices.want_show", id=invoice.id, wanted=1, now=unit.now)
+            for request in requests:
+                if request.state is RequestState.OPEN:
+                    await unit.tx.execute("payments.look_up_now", id=request.id, now=unit.now)
+            await unit.record("pay.wanted", tenant=command.sender, subject=invoice.id)
+            await answer(
+                unit,
+                command,
+                "preparing",
+                amount_minor=invoice.amount_remaining_minor,
+                currency=invoice.currency,
+            )
+
+    async def _show_again(
+        self, unit: Unit, command: Command, invoice: Invoice, request: PaymentRequest
+    ) -> None:
+        await answer(
+            unit,
+            command,
+            "pay_by_hand",
+            request_id=request.id,
+            invoice=invoice.id,
+            amount_minor=request.amount_minor,
+            currency=request.currency,
+            amount_msat=request.amount_msat,
+            bolt11=request.bolt11,
+            expires_at=request.expires_at,
+            rate=request.rate,
+            why="asked",
+        )
+
+    async def status(self, command: Command) -> None:
+        """Everything in one message: relays, what is owed, what happens next."""
+        async with self.desk.serve(command) as unit:
+            if unit is None:
+                return
+            tenant = await tenants.get(unit.tx, command.sender)
+            if tenant is None:
+                await answer(unit, command, "no_tenant")
+                return
+            relays = await tenants.relays_of(unit.tx, command.sender)
+            owed = await invoices.open_of_tenant(unit.tx, command.sender)
+            payer = await tenants.payer_of(unit.tx, command.sender)
+            counts: dict[str, int] = {}
+            for relay in relays:
+                if relay.state is not RelayState.ENDED:
+                    counts[relay.state.value] = counts.get(relay.state.value, 0) + 1
+            await answer(
+                unit,
+                command,
+                "status",
+                relays=counts,
+                subscription=tenant.subscription_status,
+                period_end=tenant.period_end,
+                owed=[_row(invoice) for invoice in owed[:LISTED]],
+                wallet=payer.masked if payer is not None else None,
+                wallet_state=payer.state.value if payer is not None else None,
+                wallet_problem=payer.problem if payer is not None else None,
+            )
+
+
+def _can_be_shown_again(request: PaymentRequest, now: int) -> bool:
+    return (
+        request.state is RequestState.OPEN
+        and request.shown_at is not None
+        and request.claimed_at is None
+        and request.expires_at - now >= SHOW_LEFT_S
+    )
+
+
+def _row(invoice: Invoice) -> dict[str, str | int | None]:
+    return {
+        "id": invoice.id,
+        "number": invoice.number,
+        "status": invoice.status,
+        "total_minor": invoice.total_minor,
+        "remaining_minor": invoice.amount_remaining_minor,
+        "currency": invoice.currency,
+        "created_at": invoice.created_at,
+        "paid_by": invoice.paid_by,
+    }

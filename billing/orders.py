@@ -1,0 +1,157 @@
+"""Ordering, listing and stopping hosted relays: one billing call per command."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from billing.desk import Command, Desk, answer
+from billing.model import HostedRelay, RelayState
+from billing.plans import Catalogue, Plan
+from billing.store import tenants
+from billing.store.engine import ConstraintViolated
+from billing.unit import Unit
+
+NAME: Final = re.compile(r"[a-z][a-z0-9-]{1,30}[a-z0-9]")
+"""A DNS label of 3 to 32 characters: it becomes a host name."""
+
+
+@dataclass(slots=True)
+class Orders:
+    """`plans`, `new`, `relays`, `stop`."""
+
+    desk: Desk
+    catalogue: Catalogue
+
+    async def plans(self, command: Command) -> None:
+        """What can be bought."""
+        rows: list[dict[str, str | int | None]] = [
+            {"id": plan.id, "title": plan.title, "price": plan.price_text}
+            for plan in self.catalogue
+        ]
+        await self.desk.reply(command, "plans", plans=rows)
+
+    async def new(self, command: Command, name: str, plan_text: str) -> None:
+        """Order a relay: it comes up when the invoice that carries it is paid (M12)."""
+        name = name.strip().lower()
+        plan = self.catalogue.find(plan_text)
+        if plan is None:
+            known = [p.id for p in self.catalogue]
+            await self.desk.reply(command, "unknown_plan", plan=plan_text[:32], plans=known)
+            return
+        if not NAME.fullmatch(name):
+            await self.desk.reply(command, "bad_name", name=name[:40])
+            return
+        try:
+            async with self.desk.serve(command) as unit:
+                if unit is not None:
+                    await self._order(unit, command, name, plan)
+        except ConstraintViolated:
+            # Somebody took the name between our look and our write: the command is still open.
+            await self.desk.reply(command, "name_taken", name=name)
+
+    async def _order(self, unit: Unit, command: Command, name: str, plan: Plan) -> None:
+        if not self.desk.may_order(command.sender):
+            await answer(unit, command, "not_allowed")
+            return
+        if await tenants.living_relay_named(unit.tx, name) is not None:
+            await answer(unit, command, "name_taken", name=name)
+            return
+        unpaid = await unit.tx.scalar("relays.count_pending", tenant=command.sender)
+        limit = self.desk.policy.max_unpaid_relays
+        if not plan.is_free and isinstance(unpaid, int) and unpaid >= limit:
+            await answer(unit, command, "too_many_unpaid", limit=limit)
+            return
+        await self.desk.ensure_tenant(unit, command)
+        relay_id = self.desk.rt.ids.new("relay")
+        await unit.tx.execute(
+            "relays.insert",
+            id=relay_id,
+            tenant=command.sender,
+            name=name,
+            plan=plan.id,
+            state=RelayState.ACTIVE.value if plan.is_free else RelayState.PENDING_PAYMENT.value,
+            wanted_rev=1 if plan.is_free else 0,
+            sync_due_at=unit.now if plan.is_free else None,
+            created_at=unit.now,
+            expires_at=(
+                None if plan.is_free else unit.billing_now + self.desk.policy.unpaid_expires_s
+            ),
+            activated_at=unit.now if plan.is_free else None,
+        )
+        if not plan.is_free:
+            await tenants.want_sync(unit.tx, command.sender, due_at=unit.now)
+        payer = await tenants.payer_of(unit.tx, command.sender)
+        await unit.record(
+            "relay.ordered", tenant=command.sender, subject=relay_id, name=name, plan=plan.id
+        )
+        await answer(
+            unit,
+            command,
+            "ordered",
+            name=name,
+            plan=plan.title,
+            price=plan.price_text,
+            free=plan.is_free,
+            wallet=payer is not None,
+        )
+
+    async def relays(self, command: Command) -> None:
+        """What the tenant has."""
+        async with self.desk.serve(command) as unit:
+            if unit is None:
+                return
+            living = [
+                relay
+                for relay in await tenants.relays_of(unit.tx, command.sender)
+                if relay.state is not RelayState.ENDED
+            ]
+            await answer(unit, command, "relays", relays=[self.row(relay) for relay in living])
+
+    def row(self, relay: HostedRelay) -> dict[str, str | int | None]:
+        """One relay as a message says it."""
+        plan = self.catalogue.get(relay.plan) if relay.plan in self.catalogue else None
+        return {
+            "name": relay.name,
+            "plan": plan.title if plan is not None else relay.plan,
+            "price": plan.price_text if plan is not None else "",
+            "state": relay.state.value,
+            "stops_at": relay.stops_at,
+            "stopping": int(relay.stop_requested_at is not None),
+            "expires_at": relay.expires_at,
+            "problem": relay.sync_error,
+        }
+
+    async def stop(self, command: Command, name: str, *, confirmed: bool) -> None:
+        """Stop at the end of the paid period; asked twice, done once."""
+        async with self.desk.serve(command) as unit:
+            if unit is None:
+                return
+            relay = await tenants.living_relay_named(unit.tx, name.strip().lower())
+            if relay is None or relay.tenant != command.sender:
+                await answer(unit, command, "no_such_relay", name=name[:40])
+                return
+            tenant = await tenants.get(unit.tx, command.sender)
+            paid_until = tenant.period_end if tenant is not None else None
+            runs_on = relay.activated_at is not None and not self._is_free(relay)
+            stops_at = paid_until if runs_on and paid_until is not None else unit.billing_now
+            if relay.stop_requested_at is not None:
+                await answer(
+                    unit, command, "already_stopping", name=relay.name, stops_at=relay.stops_at
+                )
+            elif not confirmed:
+                await answer(unit, command, "confirm_stop", name=relay.name, stops_at=stops_at)
+            else:
+                await self._stop(unit, command, relay, stops_at)
+
+    def _is_free(self, relay: HostedRelay) -> bool:
+        return relay.plan in self.catalogue and self.catalogue.get(relay.plan).is_free
+
+    async def _stop(self, unit: Unit, command: Command, relay: HostedRelay, stops_at: int) -> None:
+        await unit.tx.execute("relays.request_stop", id=relay.id, now=unit.now, stops_at=stops_at)
+        await tenants.want_sync(unit.tx, command.sender, due_at=unit.now)
+        await unit.record(
+            "relay.stop_requested", tenant=command.sender, subject=relay.id, stops_at=stops_at
+        )
+        await answer(unit, command, "stopping", name=relay.name, stops_at=stops_at)
