@@ -229,6 +229,18 @@ async def test_lnbits_like_wallet_misleads(rig: Rig) -> None:
         assert looked["result"]["settled_at"]
 
 
+async def test_payee_with_habits_of_its_own(rig: Rig) -> None:
+    quirks = f.Quirks(purges_expired=True, forced_expiry_s=86_400, forced_amount_msat=1)
+    odd = rig.service.add_connection(quirks=quirks)
+    async with RawNwc(odd.uri) as client:
+        made = (await client.ask("make_invoice", {"amount": 5_000, "expiry": 60}))["result"]
+        assert (made["amount"], made["expires_at"] - made["created_at"]) == (1, 86_400)
+        wanted = {"payment_hash": made["payment_hash"]}
+        assert (await client.ask("lookup_invoice", wanted))["result"]["state"] == "pending"
+        rig.network.clock = lambda: int(made["expires_at"])
+        assert (await client.ask("lookup_invoice", wanted))["error"]["code"] == "NOT_FOUND"
+
+
 async def test_unsupported_encryption_is_said_in_a_supported_one(rig: Rig) -> None:
     old = rig.service.add_connection(encryptions=("nip04",))
     async with RawNwc(old.uri) as client:

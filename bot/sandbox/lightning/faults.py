@@ -154,6 +154,8 @@ class Quirks:
     `error_shape`: which key holds an error's code (9). `dedupes`: ignores a second delivery of
     one event (10; False: pays again, 6). `honours_expiration`: drops requests that are too old (4).
     `refuses_scheme`: what an encryption it lacks gets, an error or silence (NIP-47 on the wire).
+    `purges_expired`: expired unpaid invoices are not found any more. `forced_expiry_s` and
+    `forced_amount_msat`: what `make_invoice` uses whatever was asked.
     """
 
     not_found_code: str = "NOT_FOUND"
@@ -165,6 +167,9 @@ class Quirks:
     dedupes: bool = True
     honours_expiration: bool = True
     refuses_scheme: Literal["error", "silence"] = "error"
+    purges_expired: bool = False
+    forced_expiry_s: int | None = None
+    forced_amount_msat: int | None = None
 
 
 HONEST = Quirks()

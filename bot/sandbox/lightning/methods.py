@@ -147,9 +147,13 @@ def _make_invoice(connection: Connection, params: Params, how: How) -> Body:
         raise MethodError("OTHER", "amount has to be a positive number of msat")
     if not _is_count(expiry):
         raise MethodError("OTHER", "expiry has to be a number of seconds")
-    wallet = connection.wallet
-    invoice = wallet.make_invoice(amount, str(params.get("description") or ""), expiry)
-    return transaction(invoice, connection.quirks, wallet.network.clock())
+    wallet, quirks = connection.wallet, connection.quirks
+    invoice = wallet.make_invoice(
+        quirks.forced_amount_msat or amount,
+        str(params.get("description") or ""),
+        quirks.forced_expiry_s or expiry,
+    )
+    return transaction(invoice, quirks, wallet.network.clock())
 
 
 def _lookup_invoice(connection: Connection, params: Params, how: How) -> Body:
@@ -159,9 +163,15 @@ def _lookup_invoice(connection: Connection, params: Params, how: How) -> Body:
         invoice = wallet.network.invoice_of(params["invoice"])
         wanted = invoice.payment_hash if invoice else None
     found = wallet.lookup(wanted.lower()) if isinstance(wanted, str) else None
-    if found is None:
+    now = wallet.network.clock()
+    purged = (
+        isinstance(found, Invoice)
+        and connection.quirks.purges_expired
+        and _state(found, now) == "expired"
+    )
+    if found is None or purged:
         raise MethodError(connection.quirks.not_found_code, "no such payment")
-    return transaction(found, connection.quirks, wallet.network.clock())
+    return transaction(found, connection.quirks, now)
 
 
 def _list_transactions(connection: Connection, params: Params, how: How) -> Body:
