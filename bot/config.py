@@ -108,6 +108,12 @@ class Config(Section):
             return None
         return frozenset(parse_pubkey(name) for name in self.registration.allow)
 
+    @property
+    def relay_domain(self) -> str:
+        """Hosted relays are `<name>.<this>`; empty where all share one relay (nip86)."""
+        by_kind = {"zooid": self.relay_host.zooid.domain, "command": self.relay_host.command.domain}
+        return by_kind.get(self.relay_host.kind) or ""
+
     def catalogue(self) -> Catalogue:
         """The plans as billing knows them."""
         return Catalogue(

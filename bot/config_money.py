@@ -59,17 +59,12 @@ class StripeSection(Section):
     currency: str = setting(
         "The currency of plans that name none, three small letters.", "usd", pattern="^[a-z]{3}$"
     )
-    collection: Literal["charge_automatically", "send_invoice"] = setting(
-        'How Stripe collects: "charge_automatically", or "send_invoice" (needs email_domain).',
-        "charge_automatically",
-    )
     email_domain: str | None = setting(
         "A domain of yours for the customers' synthetic addresses; nothing is ever mailed there.",
         None,
         pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+$",
         example="tenants.example.com",
     )
-    timeout_s: int = setting("How long one call to Stripe may take, in seconds.", 20, ge=1, le=80)
     requests_per_s: int = setting(
         "Calls to Stripe per second; Stripe allows 25 in test mode, 100 live.", 20, ge=1, le=100
     )

@@ -49,11 +49,16 @@ class CommandSection(Section):
     argv: Strings = setting(
         "The command and its arguments.", [], example=["/usr/local/bin/relay-apply"]
     )
-    url: str | None = setting(
-        "The public address told to tenants; {name} stands for the relay's name.",
+    domain: str | None = setting(
+        "Relays are named <name>.<domain>.",
         None,
+        pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)*(:\d+)?$",
+        example="relays.example.com",
+    )
+    url: str = setting(
+        "The public address told to tenants; {host} is <name>.<domain>, {name} the name alone.",
+        "wss://{host}",
         pattern=r"^wss?://\S+$",
-        example="wss://{name}.relays.example.com",
     )
 
 

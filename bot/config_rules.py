@@ -24,14 +24,13 @@ from bot.config_relayhost import RelayHostSection
 from bot.config_sections import BotSection, RegistrationSection, SandboxSection, StoreSection
 from bot.nostr.keys import Keys
 from bot.nostr.nip19 import parse_pubkey
+from bot.nostr.relay_url import normalize_relay_url
 
 Found: TypeAlias = Iterator[Problem]
 Rule: TypeAlias = tuple[tuple[str, ...], Callable[..., Found]]
 
 LIVE_KEY = re.compile(r"[sr]k_live_\w+")
 ANY_KEY = re.compile(r"[sr]k_(live|test)_\w+")
-RELAY_URL = re.compile(r"wss?://[^\s/@]+(/[^\s@]*)?")
-MAX_RELAY_URL = 256  # the limit that strangers' relay URLs have too
 
 
 def check(sections: Mapping[str, Any]) -> list[Problem]:
@@ -84,9 +83,12 @@ def _people(bot: BotSection, registration: RegistrationSection) -> Found:
 def _relays(bot: BotSection, sandbox: SandboxSection) -> Found:
     for where, urls in (("bot.relays", bot.relays), ("bot.indexer_relays", bot.indexer_relays)):
         for index, url in enumerate(urls):
-            if not RELAY_URL.fullmatch(url) or len(url) > MAX_RELAY_URL:
-                yield f"{where}[{index}]", "is no relay; write wss://host"
-            elif url.startswith("ws://") and not sandbox.allow_private:
+            try:
+                normal = normalize_relay_url(url)
+            except ValueError as error:
+                yield f"{where}[{index}]", f"is no relay: {error}; write wss://host"
+                continue
+            if normal.startswith("ws://") and not sandbox.allow_private:
                 yield f"{where}[{index}]", "is not encrypted; write wss://"
 
 
@@ -106,11 +108,6 @@ def _stripe(stripe: StripeSection, sandbox: SandboxSection) -> Found:
     for index, secret in enumerate(stripe.webhook_secrets):
         if not re.fullmatch(r"whsec_\S{8,}", secret.get_secret_value()):
             yield f"stripe.webhook_secrets[{index}]", "is no signing secret; write whsec_…"
-    if stripe.collection == "send_invoice" and stripe.email_domain is None:
-        yield (
-            "stripe.email_domain",
-            "is missing; Stripe sends no invoice to a customer without address",
-        )
     if is_live(stripe) and stripe.api_base is not None:
         yield "stripe.api_base", "goes with test keys only; a live key talks to Stripe. Remove it"
     if is_live(stripe) and sandbox.enabled:
@@ -225,7 +222,7 @@ def _relay_host(host: RelayHostSection, plans: Mapping[str, PlanSection]) -> Fou
     by_kind: dict[str, dict[str, object]] = {
         "zooid": {"api_url": host.zooid.api_url, "domain": host.zooid.domain},
         "nip86": {"relay_url": host.nip86.relay_url},
-        "command": {"argv": host.command.argv, "url": host.command.url},
+        "command": {"argv": host.command.argv, "domain": host.command.domain},
     }
     needed = by_kind[host.kind]
     for name, value in needed.items():
