@@ -156,7 +156,7 @@ class SqliteTx:
 
     async def execute_each(self, name: str, rows: Sequence[Mapping[str, Param]], /) -> list[int]:
         prepared = [self._prepare(name, row) for row in rows]
-        return await self._run(name, lambda c: [_execute(c, s, v) for s, v in prepared])
+        return await self._run(name, lambda c: _execute_each(c, prepared))
 
     async def fetch_one(self, cls: type[R], name: str, /, **params: Param) -> R | None:
         rows = await self.fetch_all(cls, name, **params)
@@ -200,9 +200,20 @@ class SqliteTx:
 
 
 def _execute(connection: sqlite3.Connection, sql: str, values: dict[str, Column]) -> int:
-    cursor = connection.execute(sql, values)
-    cursor.fetchall()  # a RETURNING statement counts its rows only when it has been read
-    return max(cursor.rowcount, 0)
+    return _execute_each(connection, [(sql, values)])[0]
+
+
+def _execute_each(
+    connection: sqlite3.Connection, prepared: Sequence[tuple[str, dict[str, Column]]]
+) -> list[int]:
+    cursor = connection.cursor()
+    counts: list[int] = []
+    for sql, values in prepared:
+        cursor.execute(sql, values)
+        if cursor.description is not None:
+            cursor.fetchall()  # a RETURNING statement counts its rows only when it has been read
+        counts.append(max(cursor.rowcount, 0))
+    return counts
 
 
 def _fetch(
