@@ -47,7 +47,6 @@ def adjust(
         }
     )
     world.emit_change("customer.updated", customer, before)
-    world.emit("customer_balance_transaction.created", transaction)
     return transaction
 
 

@@ -11,7 +11,7 @@ EMBEDDED_LINES = 10  # an invoice shows its first ten lines; the rest is paged
 MAX_LINES = 250  # docs: up to 250 items on an invoice
 
 _NOTHING = (
-    "account_tax_ids application application_fee_amount automatically_finalizes_at "
+    "account_tax_ids application automatically_finalizes_at "
     "customer_address customer_phone customer_shipping custom_fields default_payment_method "
     "default_source description due_date effective_at ending_balance footer from_invoice "
     "hosted_invoice_url invoice_pdf last_finalization_error latest_revision "
@@ -56,11 +56,9 @@ def draft(
         _days_until_due=days_until_due,
     )
     invoice["period_start"], invoice["period_end"] = period or (now, now)
-    invoice["_lines"] = lines
-    for line in lines:
-        line["invoice"] = invoice["id"]
     world.add(invoice)
     invoice_lines.take(world, invoice, pending)
+    invoice["_lines"] += [{**line, "invoice": invoice["id"]} for line in lines]
     total_up(invoice)
     if auto_advance:
         invoice["automatically_finalizes_at"] = now + world.settings.draft_s
@@ -142,7 +140,6 @@ def _view(world: World, stored: Obj, shown: Obj) -> None:
         f"/v1/invoices/{stored['id']}/lines",
         len(lines) > EMBEDDED_LINES,
     )
-    shown["lines"]["total_count"] = len(lines)
     if stored["status"] == "draft":
         customer = world.table("customer").get(stored["customer"], {})
         shown["starting_balance"] = customer.get("balance", 0)

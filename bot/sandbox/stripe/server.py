@@ -40,6 +40,8 @@ RESOURCES = [
     "subscriptions",
     "webhook_endpoints",
 ]
+STOP_S = 1.0
+
 for _name in RESOURCES:  # each registers its endpoints
     importlib.import_module(f"bot.sandbox.stripe.{_name}")
 
@@ -123,8 +125,20 @@ class EmbeddedStripe:
             await asyncio.gather(self._idle, return_exceptions=True)
         await self.delivery.stop()
         if self._server is not None:
-            await self._server.shutdown(sockets=[self._socket] if self._socket else None)
+            await self._close(self._server)
             self._server = None
+
+    async def _close(self, server: uvicorn.Server) -> None:
+        """Like uvicorn's shutdown, without its fixed pause: calls in progress get a second."""
+        for listener in server.servers:
+            listener.close()
+        for connection in list(server.server_state.connections):
+            connection.shutdown()
+        running = set(server.server_state.tasks)
+        if running:
+            _, late = await asyncio.wait(running, timeout=STOP_S)
+            for task in late:
+                task.cancel()
 
     async def __aenter__(self) -> EmbeddedStripe:
         await self.start()

@@ -211,7 +211,10 @@ def _value(spec: Spec, kind: Type, value: Any, path: str) -> Any:
                 value = {str(i): v for i, v in enumerate(value)}
             if not isinstance(value, dict):
                 raise invalid("Invalid object", param=path, saved=False)
-            return {k: _value(spec, inner, v, _join(path, k)) for k, v in value.items()}
+            return {  # an empty string takes a key out of a metadata-like map
+                k: v if v == "" else _value(spec, inner, v, _join(path, k))
+                for k, v in value.items()
+            }
         case Struct(cls):
             return _struct(spec, cls, value, path)
         case Either(options):

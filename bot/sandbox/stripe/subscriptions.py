@@ -32,7 +32,6 @@ _ONE = "/v1/subscriptions/{subscription_exposed_id}"
 def _view(world: World, stored: Obj, shown: Obj) -> None:
     items = [view(world, i) for i in stored["_items"]]
     shown["items"] = list_of(items, f"/v1/subscription_items?subscription={stored['id']}")
-    shown["items"]["total_count"] = len(items)
 
 
 @viewer("subscription_item")

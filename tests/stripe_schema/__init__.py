@@ -1,0 +1,1 @@
+"""Checks Stripe objects against the types of the installed stripe SDK."""
