@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from bot.sandbox.lightning import Connection, Payment, SandboxWallet
 from bot.sandbox.lightning.connection import RECEIVE_METHODS
 from bot.sandbox.lightning.methods import How, handle, paid_body
+from tests.interop.nodepeer import NODE_DIR, require_node
 
-HERE = Path(__file__).parent / "node"
 SPEND_METHODS = (*RECEIVE_METHODS, "pay_invoice")
 """Its handler has no get_budget."""
 
@@ -21,16 +20,16 @@ ANSWER_LIMIT_S = 20.0
 
 
 class NodeLines:
-    """A Node script spoken to in JSON lines."""
+    """A Node script spoken to in JSON lines. Skips the test where there is no Node."""
 
     def __init__(self, script: str) -> None:
         self._script = script
 
     async def __aenter__(self) -> NodeLines:
         self._process = await asyncio.create_subprocess_exec(
-            "node",
+            require_node(),
             self._script,
-            cwd=HERE,
+            cwd=NODE_DIR,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=2**20,

@@ -6,7 +6,9 @@ import hashlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
+from bot.sandbox.bolt11_encode import encode
 from bot.sandbox.lightning.model import Invoice, Payment
+from wallet.secp256k1 import compressed_pubkey
 
 if TYPE_CHECKING:
     from bot.sandbox.lightning.network import LightningNetwork
@@ -41,10 +43,7 @@ class SandboxWallet:
     @property
     def node_pubkey(self) -> str:
         """Compressed public key of the node (66 hex), the signer of its bolt11s."""
-        from coincurve import PrivateKey
-
-        key: bytes = PrivateKey(self._node_secret).public_key.format()
-        return key.hex()
+        return compressed_pubkey(self._node_secret).hex()
 
     # --- receiving ------------------------------------------------------------------------------
 
@@ -58,8 +57,6 @@ class SandboxWallet:
     ) -> Invoice:
         """A fresh signed payment request. With a `payment_hash` it is a hold invoice whose
         preimage the caller keeps for `network.settle_hold`."""
-        from bot.sandbox.bolt11_encode import encode
-
         preimage = None if payment_hash else self.network.token_bytes(32)
         if preimage is not None:
             payment_hash = hashlib.sha256(preimage).hexdigest()
