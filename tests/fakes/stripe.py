@@ -1,0 +1,490 @@
+"""An in-memory Stripe behind the gateway port: driven by a clock, with hooks to break any call."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+from billing.errors import CardDeclined, StripeMissing, StripeRejected
+from billing.ports import Clock
+from billing.views import (
+    AccountView,
+    CardProgress,
+    CustomerView,
+    EventPage,
+    InvoiceView,
+    ItemChange,
+    Prorations,
+    SubscriptionView,
+)
+from tests.fakes.stripe_books import (
+    Books,
+    Card,
+    Customer,
+    Invoice,
+    Item,
+    Price,
+    Subscription,
+    add_month,
+)
+
+T = TypeVar("T")
+Hook = Callable[[str, Mapping[str, Any]], "Awaitable[None] | None"]
+
+
+def _nothing(name: str, arguments: Mapping[str, Any]) -> None:
+    return None
+
+
+def rejected(subject: str, what: str, code: str | None = None) -> StripeRejected:
+    return StripeRejected(subject, what, status=400, code=code, request_id="req_fake")
+
+
+class FakeStripe:
+    """Implements `billing.ports.StripeGateway`; billing time comes from the clock.
+
+    `before(name, arguments)` and `after(…)` are called around every call and may raise (a lost
+    request, a lost reply) or await (a slow one). `calls` records what got through, in order.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.books = Books(clock.billing_now())
+        self.before: Hook = _nothing
+        self.after: Hook = _nothing
+        self.calls: list[tuple[str, Mapping[str, Any]]] = []
+        self._done: dict[str, tuple[str, object, Any]] = {}
+
+    def set_card(self, customer_id: str, card: Card) -> None:
+        """Give a customer a default card that behaves like this."""
+        self.books.customers[customer_id].card = card
+
+    async def _call(self, name: str, arguments: Mapping[str, Any], body: Callable[[], T]) -> T:
+        await _run(self.before, name, arguments)
+        self.books.run_to(self._clock.billing_now())
+        self.calls.append((name, arguments))
+        result = body()
+        await _run(self.after, name, arguments)
+        return result
+
+    async def _write(
+        self, name: str, key: str, arguments: Mapping[str, Any], body: Callable[[], T]
+    ) -> T:
+        if not key.strip():
+            raise ValueError("every write to Stripe has a stored operation id (M11)")
+
+        def once() -> T:
+            known = self._done.get(key)
+            if known is not None:
+                if known[:2] != (name, arguments):
+                    raise rejected(key, "key used with other parameters", "idempotency_error")
+                if isinstance(known[2], Exception):
+                    raise known[2]
+                return known[2]  # type: ignore[no-any-return]
+            try:
+                result = body()
+            except StripeRejected as refusal:
+                self._done[key] = (name, arguments, refusal)
+                raise
+            self._done[key] = (name, arguments, result)
+            return result
+
+        return await self._call(name, {"operation_id": key, **arguments}, once)
+
+    def _find(self, table: Mapping[str, T], subject: str) -> T:
+        if subject not in table:
+            raise StripeMissing(
+                subject, "no such object", status=404, code="resource_missing", request_id="r"
+            )
+        return table[subject]
+
+    def _customer(self, customer_id: str) -> Customer:
+        return self._find(self.books.customers, customer_id)
+
+    def _subscription(self, subscription_id: str) -> Subscription:
+        return self._find(self.books.subscriptions, subscription_id)
+
+    def _invoice(self, invoice_id: str) -> Invoice:
+        return self._find(self.books.invoices, invoice_id)
+
+    def _price(self, price_id: str) -> Price:
+        return self._find({price.id: price for price in self.books.prices}, price_id)
+
+    # --- account, prices, customers --------------------------------------------------------
+
+    async def account(self) -> AccountView:
+        return await self._call("account", {}, lambda: AccountView("acct_fake", False))
+
+    async def ensure_price(
+        self,
+        operation_id: str,
+        *,
+        lookup_key: str,
+        product_name: str,
+        amount_minor: int,
+        currency: str,
+        interval: Literal["month", "year"],
+    ) -> str:
+        wanted = (amount_minor, currency, interval)
+
+        def body() -> str:
+            for price in self.books.prices:
+                if price.lookup_key == lookup_key:
+                    if (price.amount_minor, price.currency, price.interval) != wanted:
+                        raise rejected(lookup_key, "another price", "price_mismatch")
+                    return price.id
+            price = Price(self.books.new_id("price"), lookup_key, *wanted)
+            self.books.prices.append(price)
+            return price.id
+
+        arguments = {"lookup_key": lookup_key, "wanted": wanted, "product_name": product_name}
+        if not operation_id.strip():
+            raise ValueError("every write to Stripe has a stored operation id (M11)")
+        return await self._call("ensure_price", arguments, body)
+
+    async def create_customer(
+        self, operation_id: str, *, pubkey: str, name: str, email: str | None
+    ) -> CustomerView:
+        def body() -> CustomerView:
+            metadata = {"purser_pubkey": pubkey, "purser_operation": operation_id}
+            customer = Customer(self.books.new_id("cus"), metadata)
+            self.books.customers[customer.id] = customer
+            self.books.tell("customer.created", customer)
+            return customer.view()
+
+        arguments = {"pubkey": pubkey, "name": name, "email": email}
+        return await self._write("create_customer", operation_id, arguments, body)
+
+    async def find_customer(self, pubkey: str) -> CustomerView | None:
+        def body() -> CustomerView | None:
+            for customer in self.books.customers.values():
+                if customer.metadata.get("purser_pubkey") == pubkey and not customer.deleted:
+                    return customer.view()
+            return None
+
+        return await self._call("find_customer", {"pubkey": pubkey}, body)
+
+    async def customer(self, customer_id: str) -> CustomerView:
+        return await self._call(
+            "customer", {"customer_id": customer_id}, lambda: self._customer(customer_id).view()
+        )
+
+    async def credit_customer(
+        self,
+        operation_id: str,
+        *,
+        customer_id: str,
+        amount_minor: int,
+        currency: str,
+        description: str,
+    ) -> str:
+        if amount_minor <= 0:
+            raise ValueError("credit is a positive amount")
+
+        def body() -> str:
+            customer = self._customer(customer_id)
+            if operation_id not in customer.credits:
+                if customer.currency not in (None, currency):
+                    raise rejected(customer_id, "another currency")
+                customer.currency = currency
+                customer.balance_minor -= amount_minor
+                customer.credits[operation_id] = self.books.new_id("cbtxn")
+            return customer.credits[operation_id]
+
+        arguments = {"customer_id": customer_id, "amount_minor": amount_minor, "currency": currency}
+        return await self._write("credit_customer", operation_id, arguments, body)
+
+    # --- subscriptions ---------------------------------------------------------------------
+
+    async def create_subscription(
+        self,
+        operation_id: str,
+        *,
+        customer_id: str,
+        quantities: Mapping[str, int],
+        metadata: Mapping[str, str],
+    ) -> SubscriptionView:
+        def body() -> SubscriptionView:
+            books, customer = self.books, self._customer(customer_id)
+            items = [
+                Item(books.new_id("si"), self._price(price), quantity)
+                for price, quantity in quantities.items()
+            ]
+            if not items:
+                raise rejected(customer_id, "a subscription has items")
+            months = 12 if items[0].price.interval == "year" else 1
+            customer.currency = items[0].price.currency
+            sub = Subscription(
+                id=books.new_id("sub"),
+                customer=customer,
+                items=items,
+                metadata={**metadata, "purser_operation": operation_id},
+                created_at=books.now,
+                period_start=books.now,
+                period_end=add_month(books.now, months),
+            )
+            books.subscriptions[sub.id] = sub
+            books.tell("customer.subscription.created", sub)
+            lines = [item.price.amount_minor * item.quantity for item in items]
+            books.finalize(books.draft(customer, sub, lines, "subscription_create", False))
+            return sub.view()
+
+        arguments = {
+            "customer_id": customer_id,
+            "quantities": dict(quantities),
+            "metadata": dict(metadata),
+        }
+        return await self._write("create_subscription", operation_id, arguments, body)
+
+    async def subscription(self, subscription_id: str) -> SubscriptionView:
+        return await self._call(
+            "subscription",
+            {"subscription_id": subscription_id},
+            lambda: self._subscription(subscription_id).view(),
+        )
+
+    async def subscriptions_of(self, customer_id: str) -> Sequence[SubscriptionView]:
+        return await self._call(
+            "subscriptions_of",
+            {"customer_id": customer_id},
+            lambda: [
+                sub.view()
+                for sub in reversed(self.books.subscriptions.values())
+                if sub.customer.id == customer_id
+            ],
+        )
+
+    async def all_subscriptions(self) -> Sequence[SubscriptionView]:
+        return await self._call(
+            "all_subscriptions",
+            {},
+            lambda: [
+                sub.view()
+                for sub in reversed(self.books.subscriptions.values())
+                if not sub.is_terminal
+            ],
+        )
+
+    async def update_items(
+        self,
+        operation_id: str,
+        subscription_id: str,
+        changes: Sequence[ItemChange],
+        prorations: Prorations,
+    ) -> SubscriptionView:
+        if not changes:
+            raise ValueError("an update changes something")
+
+        def body() -> SubscriptionView:
+            sub = self._changeable(subscription_id)
+            quantities = self._quantities_after(sub, changes)
+            for item, quantity in quantities:
+                old = item.quantity if item in sub.items else 0
+                if prorations == "create_prorations" and old != quantity:
+                    self.books.prorate(sub, old, quantity, item.price)
+                item.quantity = quantity
+            sub.items = [item for item, quantity in quantities if quantity]
+            self.books.tell("customer.subscription.updated", sub)
+            return sub.view()
+
+        arguments = {
+            "subscription_id": subscription_id,
+            "changes": tuple(changes),
+            "prorations": prorations,
+        }
+        return await self._write("update_items", operation_id, arguments, body)
+
+    def _changeable(self, subscription_id: str) -> Subscription:
+        sub = self._subscription(subscription_id)
+        if sub.is_terminal or sub.status == "incomplete":
+            raise rejected(subscription_id, f"a subscription that is {sub.status} takes no change")
+        return sub
+
+    def _quantities_after(
+        self, sub: Subscription, changes: Sequence[ItemChange]
+    ) -> list[tuple[Item, int]]:
+        """Checked before anything is touched: an update is atomic."""
+        after = {item.id: (item, item.quantity) for item in sub.items}
+        for change in changes:
+            if change.item_id is None:
+                if any(item.price.id == change.price_id for item, _ in after.values()):
+                    raise rejected(sub.id, "two items may not share a price")
+                item = Item(self.books.new_id("si"), self._price(change.price_id), 0)
+                after[item.id] = (item, change.quantity)
+            elif change.item_id not in after:
+                raise rejected(sub.id, "no such item", "resource_missing")
+            else:
+                after[change.item_id] = (after[change.item_id][0], change.quantity)
+        if not any(quantity for _, quantity in after.values()):
+            raise rejected(sub.id, "a subscription cannot be empty")
+        return list(after.values())
+
+    async def set_cancel_at_period_end(
+        self, operation_id: str, subscription_id: str, cancel: bool
+    ) -> SubscriptionView:
+        def body() -> SubscriptionView:
+            sub = self._changeable(subscription_id)
+            sub.cancel_at_period_end = cancel
+            self.books.tell("customer.subscription.updated", sub)
+            return sub.view()
+
+        arguments = {"subscription_id": subscription_id, "cancel": cancel}
+        return await self._write("set_cancel_at_period_end", operation_id, arguments, body)
+
+    async def cancel_subscription(self, operation_id: str, subscription_id: str) -> None:
+        def body() -> None:
+            sub = self._subscription(subscription_id)
+            if not sub.is_terminal:
+                self.books.cancel(sub)
+
+        arguments = {"subscription_id": subscription_id}
+        await self._write("cancel_subscription", operation_id, arguments, body)
+
+    # --- invoices --------------------------------------------------------------------------
+
+    async def create_pending_invoice(
+        self, operation_id: str, *, customer_id: str, subscription_id: str
+    ) -> InvoiceView | None:
+        def body() -> InvoiceView | None:
+            sub = self._subscription(subscription_id)
+            if not sub.pending:
+                return None
+            invoice = self.books.draft(sub.customer, sub, sub.pending, "manual", False)
+            invoice.metadata["purser_operation"] = operation_id
+            sub.pending = []
+            return invoice.view()
+
+        arguments = {"customer_id": customer_id, "subscription_id": subscription_id}
+        return await self._write("create_pending_invoice", operation_id, arguments, body)
+
+    async def find_invoice(self, customer_id: str, operation_id: str) -> InvoiceView | None:
+        def body() -> InvoiceView | None:
+            for invoice in self.books.invoices.values():
+                mine = invoice.metadata.get("purser_operation") == operation_id
+                if invoice.customer.id == customer_id and mine:
+                    return invoice.view()
+            return None
+
+        arguments = {"customer_id": customer_id, "operation_id": operation_id}
+        return await self._call("find_invoice", arguments, body)
+
+    async def invoice(self, invoice_id: str) -> InvoiceView:
+        return await self._call(
+            "invoice", {"invoice_id": invoice_id}, lambda: self._invoice(invoice_id).view()
+        )
+
+    async def _change(
+        self,
+        name: str,
+        operation_id: str,
+        invoice_id: str,
+        change: Callable[[Invoice], None],
+        **more: Any,
+    ) -> InvoiceView:
+        def body() -> InvoiceView:
+            invoice = self._invoice(invoice_id)
+            change(invoice)
+            return invoice.view()
+
+        return await self._write(name, operation_id, {"invoice_id": invoice_id, **more}, body)
+
+    async def finalize_invoice(self, operation_id: str, invoice_id: str) -> InvoiceView:
+        def change(invoice: Invoice) -> None:
+            _needs(invoice, "draft")
+            invoice.auto_advance = False
+            self.books.finalize(invoice)
+
+        return await self._change("finalize_invoice", operation_id, invoice_id, change)
+
+    async def stop_auto_advance(self, operation_id: str, invoice_id: str) -> InvoiceView:
+        def change(invoice: Invoice) -> None:
+            _needs(invoice, "draft", "open", "uncollectible")
+            invoice.auto_advance = False
+            invoice.next_attempt = None
+
+        return await self._change("stop_auto_advance", operation_id, invoice_id, change)
+
+    async def annotate_invoice(
+        self, operation_id: str, invoice_id: str, metadata: Mapping[str, str]
+    ) -> InvoiceView:
+        for key, value in metadata.items():
+            if not 0 < len(key) <= 40 or len(value) > 500:
+                raise ValueError("metadata is longer than Stripe takes")
+        return await self._change(
+            "annotate_invoice",
+            operation_id,
+            invoice_id,
+            lambda invoice: invoice.metadata.update(metadata),
+            metadata=dict(metadata),
+        )
+
+    async def void_invoice(self, operation_id: str, invoice_id: str) -> InvoiceView:
+        def change(invoice: Invoice) -> None:
+            _needs(invoice, "open", "uncollectible")
+            self.books.void(invoice)
+
+        return await self._change("void_invoice", operation_id, invoice_id, change)
+
+    async def pay_out_of_band(self, operation_id: str, invoice_id: str) -> InvoiceView:
+        def change(invoice: Invoice) -> None:
+            _needs(invoice, "draft", "open", "uncollectible")
+            if invoice.status == "draft":
+                self.books.finalize(invoice)
+            if invoice.status != "paid":
+                self.books.mark_paid(invoice, off_stripe=True)
+
+        return await self._change("pay_out_of_band", operation_id, invoice_id, change)
+
+    async def pay_by_card(self, operation_id: str, invoice_id: str) -> InvoiceView:
+        def change(invoice: Invoice) -> None:
+            _needs(invoice, "open", "uncollectible")
+            if invoice.customer.card == "none":
+                raise rejected(invoice_id, "no default payment method", "resource_missing")
+            if not self.books.charge(invoice):
+                raise CardDeclined(
+                    invoice_id, "declined", status=402, code="card_declined", request_id="r"
+                )
+
+        return await self._change("pay_by_card", operation_id, invoice_id, change)
+
+    async def card_progress(self, invoice_id: str) -> CardProgress:
+        return await self._call(
+            "card_progress", {"invoice_id": invoice_id}, lambda: self._invoice(invoice_id).card
+        )
+
+    async def open_invoices(self) -> Sequence[InvoiceView]:
+        return await self._call(
+            "open_invoices",
+            {},
+            lambda: [
+                invoice.view()
+                for invoice in reversed(self.books.invoices.values())
+                if invoice.status in ("draft", "open")
+            ],
+        )
+
+    async def events_after(self, cursor: str | None, since: int) -> EventPage:
+        def body() -> EventPage:
+            events = self.books.events
+            if cursor is None:
+                rest = [event for event in events if event.created_at >= since]
+            else:
+                known = [event.id for event in events]
+                if cursor not in known:
+                    raise rejected(cursor, "no such event", "resource_missing")
+                rest = events[known.index(cursor) + 1 :]
+            return EventPage(tuple(rest[:100]), len(rest) > 100)
+
+        return await self._call("events_after", {"cursor": cursor, "since": since}, body)
+
+
+def _needs(invoice: Invoice, *statuses: str) -> None:
+    if invoice.status not in statuses:
+        raise rejected(invoice.id, f"this invoice is {invoice.status}")
+
+
+async def _run(hook: Hook, name: str, arguments: Mapping[str, Any]) -> None:
+    result = hook(name, arguments)
+    if inspect.isawaitable(result):
+        await result
