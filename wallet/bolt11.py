@@ -67,8 +67,8 @@ def decode(text: str) -> Bolt11:
     """Decode, and verify the signature. Raises Bolt11Error.
 
     Takes upper case and a leading `lightning:`. Fields of unknown type or of a length other than
-    BOLT 11's are skipped, as it says; a field that comes again with another value is refused, because
-    two readers could read two different requests.
+    BOLT 11's are skipped, as it says; a field that comes again with another value is refused: two
+    readers could read two different requests.
     """
     plain = text.strip()
     if plain[:10].lower() == "lightning:":
