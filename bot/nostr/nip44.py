@@ -93,6 +93,9 @@ def _decoded(payload: str) -> bytes:
         raise Nip44Error("an encryption version that is not known yet")
     if not MIN_PAYLOAD_CHARS <= len(payload) <= MAX_PAYLOAD_CHARS:
         raise Nip44Error("not the size of a payload")
+    # Python forgives surplus padding even when it validates.
+    if len(payload) % 4:
+        raise Nip44Error("not base64")
     try:
         data = base64.b64decode(payload, validate=True)
     except (binascii.Error, ValueError):

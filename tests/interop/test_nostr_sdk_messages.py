@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from bot.nostr import messages as wire
 from bot.nostr import nip04, nip17, nip19, nip42, nip44, nip59, nip98
-from bot.nostr.events import EventError, make_rumor, parse_event, parse_rumor, sign_event
+from bot.nostr.events import (
+    EventError,
+    dump_json,
+    make_rumor,
+    parse_event,
+    parse_rumor,
+    sign_event,
+)
 from bot.nostr.filters import Filter
 from tests.unit.nostr.make import ALICE, BOB, MALLORY, token_bytes
 
@@ -41,7 +48,7 @@ def test_our_events_verify_there(content: str, tags: list[list[str]]) -> None:
     assert theirs.verify()
     assert (theirs.id().to_hex(), theirs.content()) == (ours.id, content)
     assert [tag.to_vec() for tag in theirs.tags()] == tags
-    assert sdk.RelayMessage.from_json(wire.dump_json(["EVENT", "q", ours.to_dict()]))
+    assert sdk.RelayMessage.from_json(dump_json(["EVENT", "q", ours.to_dict()]))
 
 
 @given(TEXT, TAGS)

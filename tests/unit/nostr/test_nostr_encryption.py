@@ -41,6 +41,13 @@ def test_every_changed_byte_of_nip44_is_noticed() -> None:
         nip44.decrypt(ALICE.conversation_key(MALLORY.pubkey), PAYLOAD)
 
 
+@pytest.mark.parametrize("stray", ["\n", " ", "!", "-", "=", "ü"])
+def test_nip44_payloads_are_base64_and_nothing_else(stray: str) -> None:
+    for payload in (PAYLOAD + stray, stray + PAYLOAD, PAYLOAD[:40] + stray + PAYLOAD[40:]):
+        with pytest.raises(nip44.Nip44Error):
+            nip44.decrypt(KEY, payload)
+
+
 @pytest.mark.parametrize("text", ["", "\ud800", "x" * 65_536, "ü" * 32_768])
 def test_nip44_refuses_text_it_cannot_carry(text: str) -> None:
     with pytest.raises(nip44.Nip44Error):

@@ -149,6 +149,15 @@ def test_a_repeated_key_is_refused() -> None:
         parse_event(text[:-1] + ',"content":"hello"}')
 
 
+def test_a_valid_event_in_too_much_text_or_with_no_number_is_refused() -> None:
+    text = signed().to_json()[:-1]
+    assert parse_event(text + ',"more":1}') == signed()
+    with pytest.raises(EventError):
+        parse_event(text + ',"more":NaN}')
+    with pytest.raises(EventError):
+        parse_event(text + ',"more":"' + "x" * MAX_EVENT_BYTES + '"}')
+
+
 def test_a_lone_surrogate_written_as_an_escape_is_refused() -> None:
     text = signed(content="@").to_json().replace('"@"', '"\\ud83d"')
     with pytest.raises(EventError):

@@ -102,7 +102,7 @@ def test_a_forged_sender_is_refused() -> None:
 def test_a_bad_seal_is_refused() -> None:
     seal = seal_around(chat().to_json()).to_dict()
     flipped = seal["sig"][:-1] + ("0" if seal["sig"][-1] != "0" else "1")
-    for broken in (
+    broken_seals: list[Any] = [
         {**seal, "sig": flipped},
         {**seal, "id": "0" * 64},
         {**seal, "pubkey": MALLORY.pubkey},
@@ -110,7 +110,8 @@ def test_a_bad_seal_is_refused() -> None:
         chat().to_dict(),
         seal_around(chat().to_json(), kind=14).to_dict(),
         [],
-    ):
+    ]
+    for broken in broken_seals:
         assert refusal(wrap_around(json.dumps(broken))) is Refusal.NOT_A_SEAL
 
 
