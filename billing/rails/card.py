@@ -1,4 +1,4 @@
-"""The card rail: one explicit `pay`, an intent row before it, observed until Stripe shows its end."""
+"""The card rail: one explicit `pay` after its intent row, observed until Stripe shows its end."""
 
 from __future__ import annotations
 

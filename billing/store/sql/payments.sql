@@ -109,8 +109,8 @@ SELECT * FROM payment_attempts WHERE state IN ('prepared', 'in_flight') ORDER BY
 -- Compare-and-set to another state.
 UPDATE payment_attempts
 SET state = :to_state, outcome = COALESCE(:outcome, outcome), reason = COALESCE(:reason, reason),
-    in_flight_at = CASE WHEN :to_state = 'in_flight' THEN :now ELSE in_flight_at END,
-    ended_at = CASE WHEN :to_state = 'in_flight' THEN ended_at ELSE :now END
+    in_flight_at = CASE WHEN :to_state = 'in_flight' THEN CAST(:now AS BIGINT) ELSE in_flight_at END,
+    ended_at = CASE WHEN :to_state = 'in_flight' THEN ended_at ELSE CAST(:now AS BIGINT) END
 WHERE id = :id AND state = :from_state
 
 -- name: written

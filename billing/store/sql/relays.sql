@@ -47,9 +47,9 @@ SELECT invoice_id FROM invoice_relays WHERE relay_id = :relay_id ORDER BY invoic
 UPDATE hosted_relays
 SET state = :to_state, wanted_rev = wanted_rev + 1, sync_due_at = :now, sync_attempts = 0,
     activated_at = CASE
-        WHEN :to_state = 'active' AND activated_at IS NULL THEN :now ELSE activated_at
+        WHEN :to_state = 'active' AND activated_at IS NULL THEN CAST(:now AS BIGINT) ELSE activated_at
     END,
-    expires_at = CASE WHEN :to_state = 'pending_payment' THEN :expires_at ELSE NULL END
+    expires_at = CASE WHEN :to_state = 'pending_payment' THEN CAST(:expires_at AS BIGINT) ELSE NULL END
 WHERE id = :id AND state = :from_state
 
 -- name: request_stop

@@ -1,0 +1,1 @@
+"""The tenants' commands: a registry that also writes the help text."""

@@ -1,0 +1,132 @@
+"""Maps what a tenant typed to one billing call."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Final, TypeAlias
+
+from billing.accounts import Accounts
+from billing.connections import WalletCommands
+from billing.desk import Command, Desk
+from billing.orders import Orders
+
+MAX_COMMAND_CHARS: Final = 2000
+"""The longest useful command is a wallet URI with three relays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The billing calls that commands may make."""
+
+    desk: Desk
+    orders: Orders
+    accounts: Accounts
+    wallets: WalletCommands
+
+
+Run: TypeAlias = Callable[[Services, Command, list[str]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One command: how it is typed, what it does, how many words it takes."""
+
+    verb: str
+    usage: str
+    does: str
+    run: Run
+    least: int = 0
+    most: int = 0
+
+
+async def _help(s: Services, command: Command, words: list[str]) -> None:
+    rows: list[dict[str, str | int | None]] = [
+        {"usage": entry.usage, "does": entry.does} for entry in ENTRIES
+    ]
+    await s.desk.reply(command, "help", commands=rows)
+
+
+async def _plans(s: Services, command: Command, words: list[str]) -> None:
+    await s.orders.plans(command)
+
+
+async def _new(s: Services, command: Command, words: list[str]) -> None:
+    await s.orders.new(command, words[0], words[1])
+
+
+async def _relays(s: Services, command: Command, words: list[str]) -> None:
+    await s.orders.relays(command)
+
+
+async def _stop(s: Services, command: Command, words: list[str]) -> None:
+    confirmed = len(words) == 2 and words[1].lower() in ("confirm", "yes")
+    await s.orders.stop(command, words[0], confirmed=confirmed)
+
+
+async def _wallet(s: Services, command: Command, words: list[str]) -> None:
+    if not words:
+        await s.wallets.show(command)
+    elif words[0].lower() == "off":
+        await s.wallets.off(command)
+    else:
+        await s.wallets.connect(command, words[0])
+
+
+async def _invoices(s: Services, command: Command, words: list[str]) -> None:
+    await s.accounts.invoices(command)
+
+
+async def _pay(s: Services, command: Command, words: list[str]) -> None:
+    await s.accounts.pay(command)
+
+
+async def _status(s: Services, command: Command, words: list[str]) -> None:
+    await s.accounts.status(command)
+
+
+ENTRIES: Final = (
+    Entry("help", "help", "this list", _help),
+    Entry("plans", "plans", "what you can order, and the prices", _plans),
+    Entry("new", "new <name> <plan>", "order a relay", _new, 2, 2),
+    Entry("relays", "relays", "your relays and their state", _relays),
+    Entry("stop", "stop <relay>", "end a relay with its paid period", _stop, 1, 2),
+    Entry("wallet", "wallet <nwc uri>", "pay from this wallet from now on", _wallet, 0, 1),
+    Entry("wallet off", "wallet off", "stop paying from it", _wallet),
+    Entry("invoices", "invoices", "what was billed and what is open", _invoices),
+    Entry("pay", "pay", "an invoice to pay by hand now", _pay),
+    Entry("status", "status", "everything at a glance", _status),
+)
+"""To add a command: one function and one row here (docs/extending.md)."""
+_BY_VERB: Final = {entry.verb: entry for entry in ENTRIES if " " not in entry.verb}
+
+
+def verb_of(text: str) -> str:
+    """The first word, for the audit log: never the rest, which may be a secret."""
+    words = text.strip().lstrip("/").split(maxsplit=1)
+    verb = words[0].lower() if words else ""
+    return verb if verb in _BY_VERB else "unknown"
+
+
+async def dispatch(services: Services, command: Command, text: str) -> None:
+    """Run what was said; whatever it was, it gets exactly one reply."""
+    words = text[:MAX_COMMAND_CHARS].strip().lstrip("/").split()
+    command = replace(command, verb=verb_of(text))
+    entry = _BY_VERB.get(words[0].lower()) if words else None
+    if entry is None:
+        greeting = not words or words[0].lower().strip("!.,") in GREETINGS
+        if greeting:
+            await _help(services, command, [])
+            return
+        # What was not understood may be a pasted secret: only a harmless word is echoed.
+        said = words[0][:24] if words[0].isalpha() else "that"
+        await services.desk.reply(command, "unknown_command", said=said)
+        return
+    rest = words[1:]
+    if not entry.least <= len(rest) <= entry.most:
+        await services.desk.reply(command, "bad_arguments", usage=entry.usage)
+        return
+    await entry.run(services, command, rest)
+
+
+GREETINGS: Final = frozenset({"hi", "hello", "hey", "gm", "start", "moin", "hallo", "hola"})

@@ -1,0 +1,293 @@
+"""Renders a message's kind and facts as the words that a person reads.
+
+Short; the amount, the date and the next step are named; no secret is in the facts to begin with.
+One function per kind in the registry; a test checks that every kind that billing says has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, TypeAlias
+
+from billing.money import format_fiat, format_sats
+
+Facts: TypeAlias = Mapping[str, Any]
+Text: TypeAlias = Callable[[Facts], str]
+
+MAX_BYTES: Final = 8000
+"""Larger direct messages are refused by some relays and clients (facts)."""
+
+STATES: Final = {
+    "pending_payment": "waiting for payment",
+    "active": "up",
+    "limited": "limited (unpaid)",
+    "stopped": "stopped (unpaid)",
+    "ended": "ended",
+}
+
+
+def render(kind: str, facts: Facts) -> str:
+    """The text of one message. `KeyError` for a kind without words is a bug found by the tests."""
+    text = TEXTS[kind](facts)
+    return text.encode()[:MAX_BYTES].decode(errors="ignore")
+
+
+def date(epoch_s: int | None) -> str:
+    """`21 Nov 2026, 08:05 UTC`; people in all time zones read it the same way."""
+    if epoch_s is None:
+        return "soon"
+    return f"{datetime.fromtimestamp(epoch_s, UTC):%-d %b %Y, %H:%M} UTC"
+
+
+def _amount(facts: Facts, key: str = "amount_minor") -> str:
+    return format_fiat(int(facts[key]), str(facts["currency"]))
+
+
+def _list(names: list[str]) -> str:
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+# --- ordering -----------------------------------------------------------------------------------
+
+
+def _help(f: Facts) -> str:
+    lines = [f"{row['usage']} – {row['does']}" for row in f["commands"]]
+    return "I keep the accounts of your relays. You can say:\n" + "\n".join(lines)
+
+
+def _unknown_command(f: Facts) -> str:
+    return f"I do not know “{f['said']}”. Say help for what I understand."
+
+
+def _bad_arguments(f: Facts) -> str:
+    return f"That needs the form: {f['usage']}"
+
+
+def _plans(f: Facts) -> str:
+    rows = [f"{p['id']} – {p['title']}, {p['price']}" for p in f["plans"]]
+    return "Plans:\n" + "\n".join(rows) + "\nOrder one with: new <name> <plan>"
+
+
+def _unknown_plan(f: Facts) -> str:
+    return f"There is no plan “{f['plan']}”. There are: {_list(f['plans'])}. Nothing was ordered."
+
+
+def _bad_name(f: Facts) -> str:
+    return (
+        f"“{f['name']}” cannot be a relay's name: use 3 to 32 of a-z, 0-9 and -, beginning with a "
+        "letter. Nothing was ordered."
+    )
+
+
+def _ordered(f: Facts) -> str:
+    if f["free"]:
+        return f"Ordered: {f['name']} on {f['plan']} (free). It comes up in a moment."
+    how = (
+        "Your wallet is asked to pay now."
+        if f["wallet"]
+        else "A Lightning invoice follows; to have renewals paid by themselves, connect a wallet: "
+        "wallet <nwc uri>"
+    )
+    return (
+        f"Ordered: {f['name']} on {f['plan']}, {f['price']}. It comes up when the first invoice "
+        f"is paid. {how}"
+    )
+
+
+def _relays(f: Facts) -> str:
+    if not f["relays"]:
+        return "You have no relays. Say plans to see what there is."
+    rows = []
+    for r in f["relays"]:
+        row = f"{r['name']} – {r['plan']}, {STATES[str(r['state'])]}"
+        if r["stopping"]:
+            row += f", stops on {date(r['stops_at'])}"
+        elif r["state"] == "pending_payment":
+            row += f", order expires on {date(r['expires_at'])}"
+        rows.append(row)
+    return "Your relays:\n" + "\n".join(rows)
+
+
+def _confirm_stop(f: Facts) -> str:
+    return (
+        f"{f['name']} would stop on {date(f['stops_at'])} and not be renewed; what is paid stays "
+        f"paid. To confirm: stop {f['name']} confirm"
+    )
+
+
+# --- wallets ------------------------------------------------------------------------------------
+
+
+def _wallet_ready(f: Facts) -> str:
+    if f["missing"]:
+        return (
+            f"Your wallet {f['wallet']} answers, but it does not allow {_list(f['missing'])}. "
+            "Make a connection that may pay, and send it with: wallet <nwc uri>"
+        )
+    parts = [f"Your wallet {f['wallet']} is connected; invoices are paid from it by themselves."]
+    if f["balance_msat"] is not None:
+        parts.append(f"Balance: {format_sats(int(f['balance_msat']))}.")
+    if f["budget_left_msat"] is not None:
+        parts.append(f"Left in its budget: {format_sats(int(f['budget_left_msat']))}.")
+    parts.append("To disconnect it: wallet off")
+    return " ".join(parts)
+
+
+def _wallet_silent(f: Facts) -> str:
+    return (
+        f"Your wallet {f['wallet']} does not answer ({f['problem']}). Nothing was paid with it. "
+        "Is it online? I keep asking; to use another: wallet <nwc uri>"
+    )
+
+
+def _wallet(f: Facts) -> str:
+    state = "connected" if f["state"] == "active" else "not confirmed yet"
+    problem = f" Last problem: {f['problem']}." if f["problem"] else ""
+    return (
+        f"Wallet {f['wallet']}, {state} since {date(f['since'])}.{problem} Disconnect: wallet off"
+    )
+
+
+# --- money --------------------------------------------------------------------------------------
+
+_WHY: Final = {
+    "no_wallet": "No wallet is connected, so please pay this by hand.",
+    "asked": "Here is the invoice to pay by hand.",
+    "no_answer": "Your wallet could not be asked, so nothing was taken from it.",
+    "refused:INSUFFICIENT_BALANCE": "Your wallet refused: it holds too little.",
+    "refused:QUOTA_EXCEEDED": "Your wallet refused: the connection's budget is used up.",
+    "refused:RATE_LIMITED": "Your wallet refused: too many requests.",
+}
+
+
+def _pay_by_hand(f: Facts) -> str:
+    why = _WHY.get(str(f["why"]), "Your wallet refused the payment; nothing was taken from it.")
+    return (
+        f"{why}\nTo pay: {_amount(f)} = {format_sats(int(f['amount_msat']))}, until "
+        f"{date(f['expires_at'])}:\n\n{f['bolt11']}\n\nPaid, it is noticed by itself within a "
+        "minute. If it expires, say pay for a new one."
+    )
+
+
+def _invoice_paid(f: Facts) -> str:
+    how = {
+        "nwc": "from your wallet",
+        "manual": "over Lightning",
+        "card": "by card",
+        "credit": "from your credit",
+    }.get(str(f["paid_by"]), "")
+    what = f" for {_list(f['relays'])}" if f["relays"] else ""
+    up = f" {_list(f['brought_up'])} comes up now." if f["brought_up"] else ""
+    return f"Paid{' ' + how if how else ''}: {_amount(f)}{what}. Thank you.{up}"
+
+
+def _invoices(f: Facts) -> str:
+    if not f["invoices"]:
+        return "There are no invoices yet."
+    rows = []
+    for i in f["invoices"]:
+        amount = format_fiat(int(i["total_minor"]), str(i["currency"]))
+        row = f"{i['number'] or i['id']} – {amount}, {i['status']}, {date(i['created_at'])}"
+        if i["status"] == "open" and i["remaining_minor"] != i["total_minor"]:
+            row += f", {format_fiat(int(i['remaining_minor']), str(i['currency']))} left"
+        rows.append(row)
+    return "Invoices:\n" + "\n".join(rows) + "\nTo pay an open one by hand: pay"
+
+
+def _status(f: Facts) -> str:
+    lines = []
+    relays = [f"{count} {STATES[state]}" for state, count in sorted(f["relays"].items())]
+    lines.append(f"Relays: {_list(relays) if relays else 'none'}.")
+    for i in f["owed"]:
+        amount = format_fiat(int(i["remaining_minor"]), str(i["currency"]))
+        lines.append(f"Open: {amount} (say pay to pay it by hand).")
+    if not f["owed"]:
+        lines.append("Nothing is owed.")
+    if f["period_end"] is not None and f["subscription"] == "active":
+        lines.append(f"Next renewal: {date(f['period_end'])}.")
+    if f["wallet"] is None:
+        lines.append("No wallet connected: invoices come to you by message.")
+    else:
+        lines.append(
+            f"Wallet: {f['wallet']}"
+            + (f" ({f['wallet_problem']})" if f["wallet_problem"] else "")
+            + "."
+        )
+    return "\n".join(lines)
+
+
+def _money_moved(f: Facts) -> str:
+    return (
+        f"{format_sats(int(f['amount_msat']))} arrived for an invoice that was already closed; "
+        "they paid your next open invoice instead. Nothing to do."
+    )
+
+
+def _credit_added(f: Facts) -> str:
+    return (
+        f"{_amount(f, 'credit_minor')} that you paid beyond what was owed is now your credit and "
+        "is used for the next invoice. Nothing to do."
+    )
+
+
+TEXTS: Final[Mapping[str, Text]] = {
+    "help": _help,
+    "unknown_command": _unknown_command,
+    "bad_arguments": _bad_arguments,
+    "plans": _plans,
+    "unknown_plan": _unknown_plan,
+    "bad_name": _bad_name,
+    "not_allowed": lambda f: (
+        "Registration is by invitation here, and your key is not on the list. Ask the operator."
+    ),
+    "name_taken": lambda f: f"The name {f['name']} is taken. Please choose another.",
+    "too_many_unpaid": lambda f: (
+        f"You have {f['limit']} unpaid relays already. Pay one (say pay) or let it expire first."
+    ),
+    "ordered": _ordered,
+    "relays": _relays,
+    "no_such_relay": lambda f: f"You have no relay called {f['name']}. Say relays for the list.",
+    "already_stopping": lambda f: f"{f['name']} stops on {date(f['stops_at'])} already.",
+    "confirm_stop": _confirm_stop,
+    "stopping": lambda f: (
+        f"{f['name']} runs until {date(f['stops_at'])} and is not renewed. Nothing more to do."
+    ),
+    "relay_up": lambda f: f"{f['name']} is up: {f['url']}",
+    "relay_stopped": lambda f: f"{f['name']} has stopped, as you asked. To order again: plans",
+    "order_expired": lambda f: (
+        f"The order of {f['name']} was not paid in time and has ended; nothing is owed for it. "
+        f"To order it again: new {f['name']} {f['plan']}"
+    ),
+    "wallet_connecting": lambda f: f"Asking your wallet {f['wallet']} what it can do…",
+    "wallet_ready": _wallet_ready,
+    "wallet_silent": _wallet_silent,
+    "wallet": _wallet,
+    "wallet_off": lambda f: (
+        "Your wallet is disconnected; nothing more is paid from it. Revoke the connection in your "
+        "wallet too. Invoices come to you by message."
+    ),
+    "no_wallet": lambda f: "No wallet is connected. Connect one with: wallet <nwc uri>",
+    "bad_wallet": lambda f: f"I cannot use that connection: {f['problem']}. Nothing was changed.",
+    "wallet_needs_nip17": lambda f: (
+        "A wallet connection is a secret: please send it by a private message (NIP-17), not the "
+        "old kind. Revoke the one you just sent and make a new one."
+    ),
+    "invoices": _invoices,
+    "nothing_to_pay": lambda f: "Nothing is owed. You are paid up.",
+    "payment_under_way": lambda f: (
+        f"A payment of {_amount(f)} is under way. Please do not pay it by hand as well: you hear "
+        "from me when its end is known."
+    ),
+    "preparing": lambda f: f"A Lightning invoice for {_amount(f)} follows in a moment.",
+    "pay_by_hand": _pay_by_hand,
+    "invoice_paid": _invoice_paid,
+    "money_moved": _money_moved,
+    "credit_added": _credit_added,
+    "no_tenant": lambda f: "You have no relays yet. Say plans to see what there is.",
+    "status": _status,
+    "operator_alarm": lambda f: f"Purser needs you: {f['what']}",
+}
+"""To add a message: one function and one row here (docs/extending.md)."""
