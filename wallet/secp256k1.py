@@ -1,4 +1,4 @@
-"""Every call on the secp256k1 curve, so that the backend (coincurve, pynostr) can be swapped here.
+"""Every call on the secp256k1 curve, so that the backend (coincurve) can be swapped here.
 
 Sources: BIP-340 (Schnorr, x-only keys), NIP-04 and NIP-44 (ECDH on the x coordinate), BOLT 11
 (recoverable ECDSA). Bytes in, bytes out; a secret never shows in a repr or an error.
@@ -9,7 +9,10 @@ from __future__ import annotations
 from functools import lru_cache
 
 import coincurve
-from pynostr.key import PrivateKey as _PynostrKey
+
+# coincurve's own ECDH hashes the point; x alone needs its bindings, which the version pin keeps.
+from coincurve._libsecp256k1 import ffi, lib
+from coincurve.context import GLOBAL_CONTEXT
 
 SECRET_BYTES = 32
 XONLY_BYTES = 32
@@ -40,14 +43,13 @@ def is_valid_xonly(pubkey: bytes) -> bool:
 class SecretKey:
     """A parsed secret, for whoever signs more than once with it; 78 µs a signature."""
 
-    __slots__ = ("_key", "_pynostr")
+    __slots__ = ("_key",)
 
     def __init__(self, secret: bytes) -> None:
         """Raises CurveError unless `is_valid_secret(secret)`."""
         if not is_valid_secret(secret):
             raise CurveError("not a secp256k1 secret")
         self._key = coincurve.PrivateKey(bytes(secret))
-        self._pynostr = _PynostrKey(bytes(secret))
 
     def __repr__(self) -> str:
         return f"SecretKey(xonly={self.xonly_pubkey.hex()})"
@@ -73,17 +75,18 @@ class SecretKey:
         """x coordinate of secret * lift_x(pubkey) (32 bytes), in constant time."""
         if not is_valid_xonly(pubkey):
             raise CurveError("not an x-only public key")
-        return bytes(self._pynostr.compute_shared_secret(bytes(pubkey).hex()))
+        point = coincurve.PublicKey(b"\x02" + bytes(pubkey)).public_key
+        out = ffi.new("unsigned char [32]")
+        done = lib.secp256k1_ecdh(
+            GLOBAL_CONTEXT.ctx, out, point, self._key.secret, _take_x, ffi.NULL
+        )
+        assert done == 1, "a valid secret times a valid point is a point"
+        return bytes(ffi.buffer(out, XONLY_BYTES))
 
     def sign_recoverable(self, hash32: bytes) -> bytes:
         """Deterministic (RFC 6979) recoverable ECDSA: r, s, recovery id (65 bytes)."""
         _need_hash(hash32)
         return bytes(self._key.sign_recoverable(hash32, hasher=None))
-
-    @property
-    def pynostr(self) -> _PynostrKey:
-        """The same key as pynostr knows it, for its NIP-04."""
-        return self._pynostr
 
 
 def sign_schnorr(secret32: bytes, hash32: bytes, aux32: bytes | None = None) -> bytes:
@@ -185,3 +188,15 @@ def _lifted(pubkey32: bytes) -> coincurve.PublicKeyXOnly | None:
         return coincurve.PublicKeyXOnly(pubkey32)
     except ValueError:
         return None
+
+
+def _hash_to_x(output: object, x32: object, _y32: object, _data: object) -> int:
+    # NIP-04 and NIP-44 use the x coordinate itself where ECDH usually hashes the point.
+    ffi.memmove(output, x32, XONLY_BYTES)
+    return 1
+
+
+# Kept at module level: the C side holds no reference to it.
+_take_x = ffi.callback(
+    "int (unsigned char *, const unsigned char *, const unsigned char *, void *)", _hash_to_x
+)

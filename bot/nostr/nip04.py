@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from pynostr.key import PrivateKey
+
 from bot.nostr.keys import Keys, KeysError
 
 KIND = 4
@@ -24,7 +26,7 @@ def encrypt(keys: Keys, pubkey: str, plaintext: str) -> str:
     """
     try:
         _need_point(keys, pubkey)
-        return str(keys.secret_key.pynostr.encrypt_message(plaintext, pubkey))
+        return str(_pynostr(keys).encrypt_message(plaintext, pubkey))
     except UnicodeEncodeError:
         raise Nip04Error("text with a lone surrogate has no UTF-8 form") from None
     except KeysError as error:
@@ -41,7 +43,7 @@ def decrypt(keys: Keys, pubkey: str, payload: str) -> str:
         raise Nip04Error("not a NIP-04 payload")
     try:
         _need_point(keys, pubkey)
-        return str(keys.secret_key.pynostr.decrypt_message(payload, pubkey))
+        return str(_pynostr(keys).decrypt_message(payload, pubkey))
     except ValueError:
         # One answer for bad base64, padding, UTF-8 or key: no oracle for whoever changes bytes.
         raise Nip04Error("cannot be decrypted with this key") from None
@@ -50,3 +52,7 @@ def decrypt(keys: Keys, pubkey: str, payload: str) -> str:
 def _need_point(keys: Keys, pubkey: str) -> None:
     # pynostr would meet a bad key inside libsecp256k1; this raises our own error, and is cached.
     keys.conversation_key(pubkey)
+
+
+def _pynostr(keys: Keys) -> PrivateKey:
+    return PrivateKey(keys.secret_key.secret)
