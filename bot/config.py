@@ -39,6 +39,8 @@ from bot.config_sections import (
 )
 from bot.nostr.keys import Keys
 from bot.nostr.nip19 import parse_pubkey
+from wallet import nwc_uri
+from wallet.nwc_uri import NwcUri
 
 PLAN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 
@@ -107,6 +109,14 @@ class Config(Section):
         if self.registration.mode == "open":
             return None
         return frozenset(parse_pubkey(name) for name in self.registration.allow)
+
+    @property
+    def payee_uri(self) -> NwcUri | None:
+        """The operator's own wallet; None where only cards are taken."""
+        if self.payee.nwc is None:
+            return None
+        text = self.payee.nwc.get_secret_value()
+        return nwc_uri.parse(text, allow_private=self.sandbox.allow_private)
 
     @property
     def relay_domain(self) -> str:

@@ -25,6 +25,8 @@ from bot.config_sections import BotSection, RegistrationSection, SandboxSection,
 from bot.nostr.keys import Keys
 from bot.nostr.nip19 import parse_pubkey
 from bot.nostr.relay_url import normalize_relay_url
+from wallet import nwc_uri
+from wallet.nwc_uri import NwcUriError
 
 Found: TypeAlias = Iterator[Problem]
 Rule: TypeAlias = tuple[tuple[str, ...], Callable[..., Found]]
@@ -125,12 +127,13 @@ def _sandbox(sandbox: SandboxSection, rates: RatesSection) -> Found:
         yield "sandbox.allow_private", "outside the sandbox relays are public; write false"
 
 
-def _payee(payee: PayeeSection) -> Found:
-    if payee.nwc is not None and not re.match(
-        r"nostr\+?walletconnect:(//)?[0-9a-f]{64}\?\S*secret=[0-9a-f]{64}",
-        payee.nwc.get_secret_value(),
-    ):
-        yield "payee.nwc", "is no connection; write nostr+walletconnect://…?relay=…&secret=…"
+def _payee(payee: PayeeSection, sandbox: SandboxSection) -> Found:
+    if payee.nwc is None:
+        return
+    try:
+        nwc_uri.parse(payee.nwc.get_secret_value(), allow_private=sandbox.allow_private)
+    except NwcUriError as error:
+        yield "payee.nwc", f"is no connection. {error} Write nostr+walletconnect://…"
 
 
 def _collection(collection: CollectionSection) -> Found:
@@ -240,7 +243,7 @@ RULES: tuple[Rule, ...] = (
     (("store",), _store),
     (("stripe", "sandbox"), _stripe),
     (("sandbox", "rates"), _sandbox),
-    (("payee",), _payee),
+    (("payee", "sandbox"), _payee),
     (("collection",), _collection),
     (("plans", "stripe", "payee", "collection"), _plans),
     (("rates",), _rates),

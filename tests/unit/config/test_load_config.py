@@ -15,7 +15,8 @@ from bot.config_example import render
 NSEC = "nsec1vl029mgpspedva04g90vltkh6fvh240zqtv9k0t9af8935ke9laqsnlfe5"
 NPUB = "npub10elfcs4fr0l0r8af98jlmgdh9c8tcxjvz9qkw038js35mp4dma8qzvjptg"
 VAULT_KEY = "0123456789abcdef" * 4
-NWC = f"nostr+walletconnect://{'ab' * 32}?relay=wss://r.example.com&secret={'cd' * 32}"
+PAYEE = "7e7e9c42a91bfef19fa929e5fda1b72e0ebc1a4c1141673e2794234d86addf4e"
+NWC = f"nostr+walletconnect://{PAYEE}?relay=wss://r.example.com&secret={'cd' * 32}"
 SECRETS = {
     "bot.nsec": NSEC,
     "vault.key": VAULT_KEY,
@@ -55,6 +56,8 @@ def test_the_example_loads_with_its_secret_files(home: Path) -> None:
     assert config.vault_keys == (bytes.fromhex(VAULT_KEY),)
     assert len(config.operator_pubkeys[0]) == 64
     assert config.allowed_pubkeys is None
+    assert config.payee_uri is not None
+    assert config.payee_uri.wallet_pubkey == PAYEE
     assert not config.livemode
     assert config.relay_domain == "relays.example.com"
     assert config.store_url == "sqlite:////var/lib/purser/purser.sqlite"
