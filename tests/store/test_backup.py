@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,8 +50,25 @@ async def test_a_failed_backup_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def overwrite_pages(path: Path) -> None:
+    page = bytearray(path.read_bytes())
+    page[4096 * 3 : 4096 * 6] = b"\x5a" * (4096 * 3)
+    path.write_bytes(page)
+
+
+def orphan_a_row(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as copy:
+        copy.execute("INSERT INTO invoice_relays VALUES ('in_1', 'no such relay')")
+
+
+def lose_the_version(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as copy:
+        copy.execute("PRAGMA user_version = 0")
+
+
+@pytest.mark.parametrize("damage", [overwrite_pages, orphan_a_row, lose_the_version])
 async def test_a_copy_that_is_not_sound_is_no_backup(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], None]
 ) -> None:
     engine = await open_engine(tmp_path / "purser.db")
     await migrate(engine)
@@ -58,9 +77,7 @@ async def test_a_copy_that_is_not_sound_is_no_backup(
 
     def damaged(database: Path, target: Path) -> int:
         version = copy(database, target)
-        page = bytearray(target.read_bytes())
-        page[4096 * 3 : 4096 * 6] = b"\x5a" * (4096 * 3)
-        target.write_bytes(page)
+        damage(target)
         return version
 
     monkeypatch.setattr(module, "_copy", damaged)

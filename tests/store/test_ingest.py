@@ -36,8 +36,10 @@ async def running(engine: Any, **options: Any) -> AsyncIterator[Ingest]:
     try:
         yield ingest
     finally:
-        await ingest.stop()
-        await task
+        # A test that fails before it opens the gate must fail, not hang.
+        async with asyncio.timeout(5):
+            await ingest.stop()
+            await task
 
 
 class Watched:
