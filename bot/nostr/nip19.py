@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from wallet.bech32 import Bech32Error, bech32_decode, bech32_encode, convert_bits
-from wallet.secp256k1 import is_valid_secret, is_valid_xonly
+from wallet.secp256k1 import is_valid_xonly
 
 # NIP-19 asks readers to accept up to 5000 characters.
 MAX_CHARS = 5_000
@@ -105,24 +105,6 @@ def parse_pubkey(text: str) -> str:
     if _HEX32.fullmatch(text):
         return _checked_pubkey(bytes.fromhex(text))
     raise Nip19Error("not a public key: give npub1…, nprofile1… or 64 hex digits")
-
-
-def decode_public_key(text: str) -> str | None:
-    """`parse_pubkey` for whoever only wants to know: None where it raises."""
-    try:
-        return parse_pubkey(text)
-    except Nip19Error:
-        return None
-
-
-def decode_secret_key(text: str) -> bytes | None:
-    """The 32 secret bytes of an nsec or 64 hex digits; None for anything else."""
-    text = text.strip()
-    try:
-        secret = bytes.fromhex(text) if _HEX32.fullmatch(text) else nsec_decode(text)
-    except Nip19Error:
-        return None
-    return secret if is_valid_secret(secret) else None
 
 
 def _checked_pubkey(raw: bytes) -> str:
