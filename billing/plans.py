@@ -87,9 +87,9 @@ class Plan:
         return f"{format_fiat(self.amount_minor, self.currency)} a {self.interval}"
 
 
-def plan_of_lookup_key(lookup_key: str) -> str | None:
+def plan_of_lookup_key(lookup_key: str | None) -> str | None:
     """The plan id in one of our lookup keys, of today's price or an earlier one; None: not ours."""
-    match = _LOOKUP_KEY.fullmatch(lookup_key)
+    match = _LOOKUP_KEY.fullmatch(lookup_key or "")
     return match.group(1) if match else None
 
 

@@ -74,6 +74,7 @@ def _item_view(raw: Raw) -> SubscriptionItemView:
         quantity=_optional_int(raw, "quantity") or 0,
         period_start=_int(raw, "current_period_start"),
         period_end=_int(raw, "current_period_end"),
+        lookup_key=raw["price"].get("lookup_key"),
     )
 
 

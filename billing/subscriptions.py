@@ -10,11 +10,16 @@ the next call sees what is really there.
 | incomplete | anything | WaitForFirstPayment (Stripe takes no item changes then) |
 | running | nothing | CancelAtPeriodEnd once, then InSync |
 | running, set to end | something | AddItems for what comes beside what ends, then KeepRunning |
-| running | other quantities | ReduceItems first, then AddItems |
+| running | fewer than there are, new orders aside | ReduceItems |
+| running | more than there are | AddItems |
 
 A mixed change is two updates (M12): reducing never prorates, adding always does, and one update has
 one proration behaviour. Reducing goes first, since a crash in between then leaves the tenant with
 less to pay; only where it would empty the subscription, which Stripe refuses, adding goes first.
+
+Quantities alone cannot tell a relay that stays from one that takes another's place: one relay
+stopped and one ordered on the same plan look like no change, and the new one would never be
+invoiced. So the caller says which part of `desired` is `ordered`: wanted, and on no invoice yet.
 """
 
 from __future__ import annotations
@@ -25,6 +30,7 @@ from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from billing.errors import ConfigurationWrong
+from billing.plans import plan_of_lookup_key
 from billing.views import ItemChange, SubscriptionView
 
 _NONE: Final[Mapping[str, int]] = MappingProxyType({})
@@ -87,10 +93,13 @@ def next_step(
     actual: SubscriptionView | None,
     *,
     ending: Mapping[str, int] = _NONE,
+    ordered: Mapping[str, int] = _NONE,
 ) -> Step:
-    """`desired`: quantity by price id of the relays to be renewed. `ending`: of those that still
-    run on paid time and will not be renewed; it matters only while the subscription is set to end,
-    where it keeps a new relay from riding free on the seat of one that is leaving (M12).
+    """All three are quantities by price id. `desired`: of the relays to be renewed. `ordered`: of
+    those among them that no invoice carries yet; once an `AddItems` has been invoiced they are not
+    ordered any more. `ending`: of the relays that still run on paid time and will not be renewed;
+    it matters only while the subscription is set to end. The latter two keep a new relay from
+    riding on the seat of one that is leaving (M12).
     """
     wanted = _positive(desired)
     if actual is None or actual.is_terminal:
@@ -99,14 +108,39 @@ def next_step(
         return WaitForFirstPayment()
     if not wanted:
         return InSync() if actual.cancel_at_period_end else CancelAtPeriodEnd()
-    if actual.cancel_at_period_end:
-        both = {
-            price: wanted.get(price, 0) + ending.get(price, 0)
-            for price in sorted(wanted.keys() | _positive(ending).keys())
-        }
-        added = _increases(both, actual)
-        return AddItems(added) if added else KeepRunning()
-    return _change_items(wanted, actual)
+    new = {price: min(count, wanted.get(price, 0)) for price, count in _positive(ordered).items()}
+    room = _make_room(wanted, new, actual)
+    if not actual.cancel_at_period_end:
+        return room or _change_items(wanted, actual)
+    if new:
+        return room if isinstance(room, AddItems) else KeepRunning()
+    both = {
+        price: wanted.get(price, 0) + ending.get(price, 0)
+        for price in wanted.keys() | _positive(ending).keys()
+    }
+    added = _increases(both, actual)
+    return AddItems(added) if added else KeepRunning()
+
+
+def _make_room(
+    wanted: Mapping[str, int], ordered: Mapping[str, int], actual: SubscriptionView
+) -> Step | None:
+    """Seats beyond the relays that stay belong to relays that left: they go before orders come, or
+    orders come beside them where nothing else would be left."""
+    staying = {price: count - ordered.get(price, 0) for price, count in wanted.items()}
+    surplus = tuple(
+        ItemChange(item.price_id, staying.get(item.price_id, 0), item.id)
+        for item in actual.items
+        if ordered and staying.get(item.price_id, 0) < item.quantity
+    )
+    if not surplus:
+        return None
+    if any(staying.get(item.price_id, 0) for item in actual.items):
+        return ReduceItems(surplus)
+    quantities = {item.price_id: item.quantity for item in actual.items}
+    beside = {price: quantities.get(price, 0) + count for price, count in ordered.items()}
+    added = _increases(beside, actual)
+    return AddItems(added) if added else None
 
 
 def _change_items(wanted: Mapping[str, int], actual: SubscriptionView) -> Step:
@@ -144,15 +178,16 @@ def priced_quantities(
     counts: Mapping[str, int],
     *,
     current_prices: Mapping[str, str],
-    plan_of_price: Mapping[str, str],
+    plan_of_price: Mapping[str, str] = MappingProxyType({}),
     actual: SubscriptionView | None,
 ) -> dict[str, int]:
     """Relays counted by plan id → quantity by price id, old prices kept.
 
     What a running subscription already has on an earlier price of a plan stays there; only what is
     new goes on today's price, and what leaves leaves today's price first. `current_prices`: plan id
-    → price id of today's configuration. `plan_of_price`: every known price id → plan id, earlier
-    prices included. `ConfigurationWrong` when a counted plan has no price: never free (M12).
+    → price id of today's configuration. Which plan an earlier price was of is in its lookup key;
+    `plan_of_price` (price id → plan id) helps where a price has none of ours. `ConfigurationWrong`
+    when a counted plan has no price: never free (M12).
     """
     running = () if actual is None or actual.is_terminal else actual.items
     quantities: dict[str, int] = {}
@@ -160,7 +195,8 @@ def priced_quantities(
         left = count
         current = current_prices.get(plan)
         for item in running:
-            if left and item.price_id != current and plan_of_price.get(item.price_id) == plan:
+            plan_of_item = plan_of_price.get(item.price_id) or plan_of_lookup_key(item.lookup_key)
+            if left and item.price_id != current and plan_of_item == plan:
                 kept = min(left, item.quantity)
                 quantities[item.price_id] = kept
                 left -= kept
@@ -169,3 +205,31 @@ def priced_quantities(
                 raise ConfigurationWrong(f"plan {plan}", "has no price at Stripe")
             quantities[current] = left
     return quantities
+
+
+@dataclass(frozen=True, slots=True)
+class PricedRelays:
+    """The inputs of `next_step`, quantities by price id."""
+
+    desired: Mapping[str, int]
+    ordered: Mapping[str, int]
+
+
+def price_relays(
+    staying: Mapping[str, int],
+    ordered: Mapping[str, int],
+    *,
+    current_prices: Mapping[str, str],
+    actual: SubscriptionView | None,
+) -> PricedRelays:
+    """Both counted by plan id: `staying` are carried by an invoice, `ordered` are not yet.
+
+    Staying relays keep the prices they are on, orders are always at today's.
+    """
+    kept = priced_quantities(staying, current_prices=current_prices, actual=actual)
+    new = priced_quantities(ordered, current_prices=current_prices, actual=None)
+    prices = kept.keys() | new.keys()
+    return PricedRelays(
+        desired={price: kept.get(price, 0) + new.get(price, 0) for price in sorted(prices)},
+        ordered=new,
+    )

@@ -35,13 +35,15 @@ class CustomerView:
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionItemView:
-    """One price of a subscription; the period stands here at this API version."""
+    """One price of a subscription; the period stands here at this API version. The price's
+    `lookup_key` tells which plan it is of, today's price or an earlier one (billing.plans)."""
 
     id: str
     price_id: str
     quantity: int
     period_start: int
     period_end: int
+    lookup_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,7 +213,9 @@ async def test_a_new_subscription_waits_for_its_first_payment(stage: Stage) -> N
     sub = await subscribe(stage, quantity=2)
     assert sub.status == "incomplete"
     assert not sub.is_terminal
-    assert [item.quantity for item in sub.items] == [2]
+    assert [(item.quantity, item.lookup_key) for item in sub.items] == [
+        (2, "purser_basic_400_usd_month")
+    ]
     assert sub.collection_method == "charge_automatically"
     assert sub.metadata["purser_pubkey"] == PUBKEY
     invoice = await first_invoice(stage, sub)

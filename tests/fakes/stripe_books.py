@@ -97,7 +97,12 @@ class Subscription:
             status=self.status,
             items=tuple(
                 SubscriptionItemView(
-                    item.id, item.price.id, item.quantity, self.period_start, self.period_end
+                    item.id,
+                    item.price.id,
+                    item.quantity,
+                    self.period_start,
+                    self.period_end,
+                    item.price.lookup_key,
                 )
                 for item in self.items
             ),

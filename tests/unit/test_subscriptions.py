@@ -20,6 +20,7 @@ from billing.subscriptions import (
     Step,
     WaitForFirstPayment,
     next_step,
+    price_relays,
     priced_quantities,
 )
 from billing.views import ItemChange, SubscriptionItemView, SubscriptionView
@@ -111,6 +112,73 @@ def test_steps_converge(
         assert actual.cancel_at_period_end
 
 
+def play(
+    desired: Mapping[str, int],
+    ordered: Mapping[str, int],
+    ending: Mapping[str, int],
+    actual: SubscriptionView | None,
+) -> tuple[SubscriptionView | None, dict[str, int]]:
+    """To the end; returns what is there then and what was invoiced for on the way, by price."""
+    invoiced: dict[str, int] = {}
+    for _ in range(6):
+        step = next_step(desired, actual, ending=ending, ordered=ordered)
+        if isinstance(step, InSync):
+            return actual, invoiced
+        after = apply(step, actual)
+        if isinstance(step, CreateSubscription | AddItems):
+            ordered = {}
+            before = {} if isinstance(step, CreateSubscription) else held(actual)
+            for price, quantity in held(after).items():
+                rise = quantity - before.get(price, 0)
+                invoiced[price] = invoiced.get(price, 0) + rise
+        actual = after
+    raise AssertionError("does not converge")
+
+
+def sums(*parts: Mapping[str, int]) -> dict[str, int]:
+    total = {price: sum(part.get(price, 0) for part in parts) for price in PRICES}
+    return {price: quantity for price, quantity in total.items() if quantity}
+
+
+@given(quantities, quantities, quantities, actuals())
+def test_whatever_is_there_every_order_is_invoiced(
+    staying: dict[str, int],
+    ordered: dict[str, int],
+    ending: dict[str, int],
+    actual: SubscriptionView | None,
+) -> None:
+    desired = sums(staying, ordered)
+    after, invoiced = play(desired, ordered, ending, actual)
+    if desired:
+        assert held(after) == desired
+    assert all(invoiced.get(price, 0) >= count for price, count in ordered.items())
+
+
+@given(quantities, quantities, quantities)
+def test_only_orders_are_invoiced(
+    staying: dict[str, int], leaving: dict[str, int], ordered: dict[str, int]
+) -> None:
+    seats = sums(staying, leaving)
+    if not seats:
+        return
+    actual = subscription(seats, ends=not any(staying.values()))
+    after, invoiced = play(sums(staying, ordered), ordered, leaving, actual)
+    assert sums(invoiced) == sums(ordered)
+    assert after is not None
+    assert held(after) == (sums(staying, ordered) or seats)
+
+
+def test_an_order_does_not_take_the_place_of_a_relay_that_was_stopped() -> None:
+    # Two relays, one stopped, one ordered on the same plan: looks like no change at all.
+    actual = subscription({"price_a": 2})
+    step = next_step({"price_a": 2}, actual, ordered={"price_a": 1})
+    assert step == ReduceItems((ItemChange("price_a", 1, "si_price_a"),))
+    assert next_step({"price_a": 2}, apply(step, actual), ordered={"price_a": 1}) == AddItems(
+        (ItemChange("price_a", 2, "si_price_a"),)
+    )
+    assert next_step({"price_a": 2}, actual) == InSync()
+
+
 @given(quantities)
 def test_nothing_is_changed_before_the_first_payment(desired: dict[str, int]) -> None:
     waiting = subscription({"price_a": 1}, status="incomplete")
@@ -177,6 +245,23 @@ def test_old_subscriptions_keep_their_price() -> None:
     assert priced({"basic": 0}, {"price_old": 1}) == {}
 
 
+def test_an_old_price_is_known_by_its_lookup_key() -> None:
+    actual = subscription({"price_old": 2})
+    item = replace(actual.items[0], lookup_key="purser_basic_300_usd_month")
+    found = priced_quantities(
+        {"basic": 3}, current_prices=NOW_PRICES, actual=replace(actual, items=(item,))
+    )
+    assert found == {"price_old": 2, "price_new": 1}
+
+
 def test_a_plan_without_a_price_is_never_free() -> None:
     with pytest.raises(ConfigurationWrong):
         priced({"gold": 1}, {})
+
+
+def test_an_order_is_at_todays_price_even_where_an_old_seat_gets_free() -> None:
+    item = SubscriptionItemView("si_1", "price_old", 2, 0, 100, "purser_basic_300_usd_month")
+    actual = replace(subscription({"price_a": 1}), items=(item,))
+    priced_now = price_relays({"basic": 1}, {"basic": 1}, current_prices=NOW_PRICES, actual=actual)
+    assert priced_now.desired == {"price_old": 1, "price_new": 1}
+    assert priced_now.ordered == {"price_new": 1}
