@@ -13,7 +13,9 @@ async def test_a_customer_lives_and_a_deleted_one_answers_with_deleted(sandbox: 
     made = await sandbox.customer(name="ab12cd34", metadata={"pubkey": "ab", "op": "1"})
     assert made.id.startswith("cus_")
     assert made.livemode is False
-    changed = await customers.update_async(made.id, {"metadata": {"op": "", "x": "2"}, "email": "a@b.c"})
+    changed = await customers.update_async(
+        made.id, {"metadata": {"op": "", "x": "2"}, "email": "a@b.c"}
+    )
     assert changed.metadata.to_dict() == {"pubkey": "ab", "x": "2"}
     assert changed.email == "a@b.c"
     sub = await sandbox.subscribe(made, await sandbox.price())

@@ -99,7 +99,9 @@ def _index() -> tuple[dict[tuple[str, str], Path], dict[str, Ref]]:
             continue
         text = path.read_text(encoding="utf-8")
         name = ""
-        for found in re.finditer(r'^class (\w+)\(|^    OBJECT_NAME: .*?"([\w.]+)"\]+ = ', text, re.M):
+        for found in re.finditer(
+            r'^class (\w+)\(|^    OBJECT_NAME: .*?"([\w.]+)"\]+ = ', text, re.M
+        ):
             if found[1]:
                 name = found[1]
                 files[package, name] = path

@@ -42,8 +42,7 @@ def portal(call: Call) -> Obj:
     "POST",
     "/v1/checkout/sessions",
     "checkout.SessionCreateParams",
-    "cancel_url client_reference_id currency customer metadata mode payment_method_types "
-    "return_url success_url",
+    "cancel_url client_reference_id currency customer metadata mode return_url success_url",
 )
 def checkout(call: Call) -> Obj:
     """A set-up session, where a tenant would leave a card."""
@@ -81,7 +80,7 @@ def checkout(call: Call) -> Obj:
             "metadata": merge_metadata(None, call.get("metadata")),
             "mode": "setup",
             "payment_intent": None,
-            "payment_method_types": call.get("payment_method_types") or ["card"],
+            "payment_method_types": ["card"],
             "payment_status": "no_payment_required",
             "setup_intent": None,
             "shipping_options": [],
