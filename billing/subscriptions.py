@@ -9,7 +9,7 @@ the next call sees what is really there.
 | none, or terminal | something | CreateSubscription |
 | incomplete | anything | WaitForFirstPayment (Stripe takes no item changes then) |
 | running | nothing | CancelAtPeriodEnd once, then InSync |
-| running, set to end | something | AddItems for what comes beside what ends, then KeepRunning |
+| running, set to end | something | KeepRunning (without `ordered`: AddItems beside `ending` first) |
 | running | fewer than there are, new orders aside | ReduceItems |
 | running | more than there are | AddItems |
 
@@ -98,8 +98,8 @@ def next_step(
     """All three are quantities by price id. `desired`: of the relays to be renewed. `ordered`: of
     those among them that no invoice carries yet; once an `AddItems` has been invoiced they are not
     ordered any more. `ending`: of the relays that still run on paid time and will not be renewed;
-    it matters only while the subscription is set to end. The latter two keep a new relay from
-    riding on the seat of one that is leaving (M12).
+    it matters only while the subscription is set to end and no `ordered` is given. The latter two
+    keep a new relay from riding on the seat of one that is leaving (M12).
     """
     wanted = _positive(desired)
     if actual is None or actual.is_terminal:
@@ -109,11 +109,10 @@ def next_step(
     if not wanted:
         return InSync() if actual.cancel_at_period_end else CancelAtPeriodEnd()
     new = {price: min(count, wanted.get(price, 0)) for price, count in _positive(ordered).items()}
-    room = _make_room(wanted, new, actual)
     if not actual.cancel_at_period_end:
-        return room or _change_items(wanted, actual)
+        return _make_room(wanted, new, actual) or _change_items(wanted, actual)
     if new:
-        return room if isinstance(room, AddItems) else KeepRunning()
+        return KeepRunning()
     both = {
         price: wanted.get(price, 0) + ending.get(price, 0)
         for price in wanted.keys() | _positive(ending).keys()
