@@ -9,7 +9,7 @@ the next call sees what is really there.
 | none, or terminal | something | CreateSubscription |
 | incomplete | anything | WaitForFirstPayment (Stripe takes no item changes then) |
 | running | nothing | CancelAtPeriodEnd once, then InSync |
-| running, set to end | something | KeepRunning (without `ordered`: AddItems beside `ending` first) |
+| running, set to end | something | KeepRunning; without `ordered`, AddItems beside `ending` first |
 | running | fewer than there are, new orders aside | ReduceItems |
 | running | more than there are | AddItems |
 
