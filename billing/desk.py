@@ -88,7 +88,6 @@ class Desk:
             "tenants.insert",
             pubkey=command.sender,
             name=command.sender[:8],
-            customer_operation_id=self.rt.ids.new("op"),
             legacy_dm=int(command.legacy),
             created_at=unit.now,
         )

@@ -251,6 +251,7 @@ class OutboxMessage:
     """Something we have to say to somebody: its kind and facts, rendered at the first send."""
 
     key: str
+    seq: int
     recipient: str
     kind: str
     facts: str

@@ -92,7 +92,10 @@ class SubscriptionSync:
                 running = await self._plan(current, relays)
                 if running is None:
                     break
-            await self.changer.advance(current, running)
+            async with self.rt.unit() as unit:
+                fresh = await tenants.get(unit.tx, tenant.pubkey)
+                assert fresh is not None
+            await self.changer.advance(fresh, running)
         async with self.rt.unit() as unit:
             await unit.tx.execute(
                 "tenants.synced", pubkey=tenant.pubkey, seen_due_at=tenant.sync_due_at

@@ -7,7 +7,7 @@ import time
 
 
 class SystemClock:
-    """Wire time from the machine; billing time is the same plus an offset that only the sandbox sets.
+    """Wire time from the machine; billing time adds an offset that only the sandbox sets.
 
     Implements `billing.ports.Clock`. Production refuses an offset (DESIGN, two clocks).
     """

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import shutil
+import subprocess
 import tempfile
 import warnings
 from collections.abc import AsyncIterator, Iterator
@@ -44,11 +45,25 @@ def postgres_server() -> Iterator[str]:
                 connection.execute("ALTER SYSTEM SET fsync = off")
                 connection.execute("ALTER SYSTEM SET full_page_writes = off")
                 connection.execute("SELECT pg_reload_conf()")
-            yield server.get_uri()
+            with _ended_with_us(server.get_pid(), directory):
+                yield server.get_uri()
         finally:
             server.cleanup()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _ended_with_us(server_pid: int, directory: Path) -> Iterator[None]:
+    """A test run that is killed takes its server along: the pipe to a small shell closes."""
+    script = 'read -r word || { kill -INT "$0"; sleep 2; rm -rf "$1"; }'
+    with subprocess.Popen(
+        ["/bin/sh", "-c", script, str(server_pid), str(directory)],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    ) as shell:
+        yield
+        shell.communicate(b"done\n")
 
 
 def _with_database(url: str, database: str) -> str:

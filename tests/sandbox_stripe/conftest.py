@@ -126,7 +126,7 @@ async def sandbox() -> AsyncIterator[Sandbox]:
     try:
         yield Sandbox(embedded, client, recorder, time)
     finally:
-        await http.close_async()
+        await http.close_async()  # type: ignore[no-untyped-call]
         await embedded.stop()
     world = embedded.world
     for table in world.tables.values():

@@ -96,6 +96,7 @@ async def test_a_declined_pay_is_a_402_with_the_reason(sandbox: Sandbox) -> None
     with pytest.raises(stripe.CardError) as caught:
         await sandbox.v1.invoices.pay_async(sub.latest_invoice.id)
     assert (caught.value.http_status, caught.value.code) == (402, "card_declined")
+    assert caught.value.error is not None
     assert caught.value.error.decline_code == "generic_decline"
     assert (await sandbox.v1.subscriptions.retrieve_async(sub.id)).status == "incomplete"
     good = await sandbox.v1.payment_methods.attach_async("pm_card_visa", {"customer": customer.id})

@@ -134,6 +134,7 @@ async def test_cards_attach_decline_and_detach(sandbox: Sandbox) -> None:
         await sandbox.v1.payment_methods.attach_async(
             "pm_card_visa_chargeDeclinedInsufficientFunds", {"customer": customer.id}
         )
+    assert caught.value.error is not None
     assert caught.value.error.decline_code == "insufficient_funds"
     other = await sandbox.customer()
     with pytest.raises(stripe.InvalidRequestError):

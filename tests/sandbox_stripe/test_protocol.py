@@ -226,6 +226,7 @@ async def test_limits_and_locks_are_429(sandbox: Sandbox) -> None:
     sandbox.stripe.faults.add("rate_limit", retry_after_s=3, should_retry=True)
     with pytest.raises(stripe.RateLimitError) as caught:
         await sandbox.customer()
+    assert caught.value.error is not None
     assert caught.value.error.code == "lock_timeout"
     with pytest.raises(stripe.RateLimitError) as caught:
         await sandbox.v1.customers.list_async()

@@ -2,13 +2,14 @@
 
 -- name: insert
 -- A message; a repeat changes nothing.
-INSERT INTO outbox_messages (key, recipient, kind, facts, request_id, next_try_at, created_at)
-VALUES (:key, :recipient, :kind, :facts, :request_id, :created_at, :created_at)
+INSERT INTO outbox_messages (key, seq, recipient, kind, facts, request_id, next_try_at, created_at)
+VALUES (:key, (SELECT COALESCE(MAX(seq), 0) + 1 FROM outbox_messages), :recipient, :kind, :facts,
+    :request_id, :created_at, :created_at)
 ON CONFLICT (key) DO NOTHING
 
 -- name: due
 -- Messages to send now.
-SELECT * FROM outbox_messages WHERE next_try_at <= :now ORDER BY created_at, key LIMIT :count
+SELECT * FROM outbox_messages WHERE next_try_at <= :now ORDER BY seq LIMIT :count
 
 -- name: get
 -- One message.
@@ -39,8 +40,8 @@ WHERE key = :key AND state IN ('due', 'undeliverable')
 
 -- name: newest
 -- The newest messages.
-SELECT * FROM outbox_messages ORDER BY created_at DESC, key LIMIT :count
+SELECT * FROM outbox_messages ORDER BY seq DESC LIMIT :count
 
 -- name: to_recipient
 -- Messages to somebody, oldest first.
-SELECT * FROM outbox_messages WHERE recipient = :recipient ORDER BY created_at, key
+SELECT * FROM outbox_messages WHERE recipient = :recipient ORDER BY seq

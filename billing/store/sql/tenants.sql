@@ -2,31 +2,31 @@
 
 -- name: insert
 -- A new tenant; a second command of the same sender changes nothing.
-INSERT INTO tenants (pubkey, name, customer_operation_id, legacy_dm, created_at)
-VALUES (:pubkey, :name, :customer_operation_id, :legacy_dm, :created_at)
+INSERT INTO tenants (pubkey, name, legacy_dm, created_at)
+VALUES (:pubkey, :name, :legacy_dm, :created_at)
 ON CONFLICT (pubkey) DO NOTHING
 
 -- name: get
 -- One tenant.
-SELECT pubkey, name, customer_id, customer_operation_id, subscription_id, subscription_status,
+SELECT pubkey, name, customer_id, subscription_id, subscription_status,
     period_end, legacy_dm, created_at, sync_due_at, sync_attempts
 FROM tenants WHERE pubkey = :pubkey
 
 -- name: by_customer
 -- The tenant whose Stripe customer this is.
-SELECT pubkey, name, customer_id, customer_operation_id, subscription_id, subscription_status,
+SELECT pubkey, name, customer_id, subscription_id, subscription_status,
     period_end, legacy_dm, created_at, sync_due_at, sync_attempts
 FROM tenants WHERE customer_id = :customer_id
 
 -- name: everyone
 -- All tenants, oldest first.
-SELECT pubkey, name, customer_id, customer_operation_id, subscription_id, subscription_status,
+SELECT pubkey, name, customer_id, subscription_id, subscription_status,
     period_end, legacy_dm, created_at, sync_due_at, sync_attempts
 FROM tenants ORDER BY created_at, pubkey
 
 -- name: sync_due
 -- Tenants whose subscription is to be compared with their relays now.
-SELECT pubkey, name, customer_id, customer_operation_id, subscription_id, subscription_status,
+SELECT pubkey, name, customer_id, subscription_id, subscription_status,
     period_end, legacy_dm, created_at, sync_due_at, sync_attempts
 FROM tenants WHERE sync_due_at <= :now ORDER BY sync_due_at, pubkey LIMIT :count
 

@@ -194,6 +194,7 @@ CREATE TABLE operations (
 
 CREATE TABLE outbox_messages (
     key TEXT PRIMARY KEY,
+    seq INTEGER NOT NULL UNIQUE,
     recipient TEXT NOT NULL,
     kind TEXT NOT NULL,
     facts TEXT NOT NULL,
@@ -303,7 +304,6 @@ CREATE TABLE tenants (
     pubkey TEXT PRIMARY KEY,
     name TEXT NOT NULL,
     customer_id TEXT UNIQUE,
-    customer_operation_id TEXT NOT NULL UNIQUE,
     subscription_id TEXT UNIQUE,
     subscription_status TEXT,
     period_end INTEGER,

@@ -5,7 +5,6 @@ CREATE TABLE tenants (
     pubkey TEXT COLLATE "C" PRIMARY KEY,
     name TEXT COLLATE "C" NOT NULL,
     customer_id TEXT COLLATE "C" UNIQUE,
-    customer_operation_id TEXT COLLATE "C" NOT NULL UNIQUE,
     subscription_id TEXT COLLATE "C" UNIQUE,
     subscription_status TEXT COLLATE "C",
     period_end BIGINT,
@@ -284,6 +283,7 @@ CREATE INDEX dm_inbox_open ON dm_inbox (received_at) WHERE handled_at IS NULL;
 -- One message per key; a state change and its message commit together (C7).
 CREATE TABLE outbox_messages (
     key TEXT COLLATE "C" PRIMARY KEY,
+    seq BIGINT NOT NULL UNIQUE,
     recipient TEXT COLLATE "C" NOT NULL,
     kind TEXT COLLATE "C" NOT NULL,
     facts TEXT COLLATE "C" NOT NULL,

@@ -5,7 +5,6 @@ CREATE TABLE tenants (
     pubkey TEXT PRIMARY KEY,
     name TEXT NOT NULL,
     customer_id TEXT UNIQUE,
-    customer_operation_id TEXT NOT NULL UNIQUE,
     subscription_id TEXT UNIQUE,
     subscription_status TEXT,
     period_end INTEGER,
@@ -278,6 +277,7 @@ CREATE INDEX dm_inbox_open ON dm_inbox (received_at) WHERE handled_at IS NULL;
 -- One message per key; a state change and its message commit together (C7).
 CREATE TABLE outbox_messages (
     key TEXT PRIMARY KEY,
+    seq INTEGER NOT NULL UNIQUE,
     recipient TEXT NOT NULL,
     kind TEXT NOT NULL,
     facts TEXT NOT NULL,

@@ -1,0 +1,136 @@
+"""The straight path and the ladder, on the real billing code and store (SQLite, inline)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from billing.model import RelayState
+from billing.store.migrate import migrate
+from billing.store.open import open_engine
+from tests.world import ALICE, World
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    engine = await open_engine(":memory:", driver="inline")
+    await migrate(engine)
+    made = World(engine)
+    await made.start()
+    yield made
+    await engine.close()
+
+
+async def order(world: World, name: str = "alice", plan: str = "basic") -> None:
+    await world.orders.new(await world.command("new"), name, plan)
+
+
+async def test_a_connected_wallet_pays_and_the_relay_comes_up(world: World) -> None:
+    await world.connect_wallet()
+    await order(world)
+    await world.settle_down()
+    await world.pass_time(10, step=2)
+    (relay,) = await world.relays()
+    (invoice,) = await world.invoices()
+    assert invoice.status == "paid"
+    assert invoice.paid_by == "nwc"
+    assert relay.state is RelayState.ACTIVE
+    assert world.host.is_up(relay.id)
+    assert len(world.payer.sent) == 1
+    kinds = [kind for kind, _ in await world.messages()]
+    assert kinds == ["ordered", "invoice_paid", "relay_up"]
+
+
+async def test_without_a_wallet_a_hand_payment_is_noticed_by_itself(world: World) -> None:
+    await order(world)
+    await world.settle_down()
+    (request,) = await world.requests()
+    assert request.shown_at is not None
+    kind, facts = (await world.messages())[-1]
+    assert kind == "pay_by_hand"
+    assert facts["amount_msat"] == 4_000_000
+    assert (await world.relays())[0].state is RelayState.PENDING_PAYMENT
+    await world.pass_time(600, step=30)
+    world.payee.settle(request.payment_hash)
+    await world.pass_time(60, step=30)
+    (invoice,) = await world.invoices()
+    assert invoice.status == "paid"
+    assert invoice.paid_by == "manual"
+    assert (await world.relays())[0].state is RelayState.ACTIVE
+
+
+async def test_a_refusal_falls_to_the_manual_rail_with_the_same_request(world: World) -> None:
+    await world.connect_wallet()
+    world.payer.behaviour = "refuses"
+    await order(world)
+    await world.settle_down()
+    (request,) = await world.requests()
+    assert request.shown_at is not None
+    kind, facts = (await world.messages())[-1]
+    assert kind == "pay_by_hand"
+    assert facts["why"] == "refused:INSUFFICIENT_BALANCE"
+    assert facts["bolt11"] == request.bolt11
+    world.payee.settle(request.payment_hash)
+    await world.pass_time(60, step=10)
+    assert (await world.invoices())[0].status == "paid"
+
+
+async def test_m4_nothing_is_shown_and_no_rail_starts_while_a_payment_is_in_flight(
+    world: World,
+) -> None:
+    await world.connect_wallet()
+    world.payer.behaviour = "silent"
+    await order(world)
+    await world.settle_down()
+    await world.accounts.pay(await world.command("pay"))
+    await world.pass_time(600, step=60)
+    kinds = [kind for kind, _ in await world.messages()]
+    assert kinds == ["ordered", "payment_under_way"]
+    assert len(world.payer.sent) == 1
+    # lnd: dead five minutes after expiry and two look-ups; only then a person is shown another.
+    await world.pass_time(1200, step=60)
+    kinds = [kind for kind, _ in await world.messages()]
+    assert "pay_by_hand" in kinds
+    requests = await world.requests()
+    assert [r.state.value for r in requests] == ["dead", "open"]
+
+
+async def test_m9_money_for_a_dead_request_becomes_credit_after_the_other_was_paid(
+    world: World,
+) -> None:
+    await world.connect_wallet()
+    world.payer.behaviour = "silent"
+    await order(world)
+    await world.settle_down()
+    await world.pass_time(1800, step=60)
+    first, second = await world.requests()
+    world.payee.settle(second.payment_hash)
+    await world.pass_time(120, step=30)
+    assert (await world.invoices())[0].status == "paid"
+    world.payee.settle(first.payment_hash)
+    await world.pass_time(2 * 86400, step=7200)
+    states = {s.payment_hash: s.state.value for s in await world.settlements()}
+    assert states == {first.payment_hash: "credited", second.payment_hash: "placed"}
+    assert "credit_added" in [kind for kind, _ in await world.messages()]
+
+
+async def test_an_unpaid_order_ends_and_nothing_is_owed(world: World) -> None:
+    await order(world)
+    await world.settle_down()
+    await world.pass_time(26 * 3600, step=1800)
+    (relay,) = await world.relays()
+    assert relay.state is RelayState.ENDED
+    assert not world.host.is_up(relay.id)
+    assert (await world.invoices())[0].status == "void"
+
+
+async def test_renewals_are_collected_month_by_month(world: World) -> None:
+    await world.connect_wallet()
+    await order(world)
+    await world.settle_down()
+    await world.pass_time(65 * 86400, step=6 * 3600)
+    paid = await world.invoices()
+    assert [invoice.status for invoice in paid] == ["paid"] * 3
+    assert len(world.payer.sent) == 3
+    assert ALICE

@@ -1,0 +1,419 @@
+"""The whole of billing in memory: real code and store, fake Stripe, wallets, rates and relay host."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from billing.accounts import Accounts
+from billing.collection import Collector
+from billing.connections import ConnectionBook
+from billing.desk import Command, Desk, Policy
+from billing.events import EventWorker
+from billing.handlers import Handlers
+from billing.inbox import parse_event
+from billing.ingest import columns
+from billing.lease import Lease
+from billing.model import (
+    Connection,
+    ConnectionRole,
+    ConnectionState,
+    HostedRelay,
+    Invoice,
+    OutboxMessage,
+    PaymentAttempt,
+    PaymentRequest,
+    Rail,
+    Settlement,
+)
+from billing.orders import Orders
+from billing.outbox import OutboxWorker
+from billing.payer_replies import Witness
+from billing.plans import Catalogue, Plan
+from billing.ports import RelayAnswer
+from billing.rails.card import CardRail
+from billing.rails.issue import Issuer
+from billing.rails.manual import ManualRail
+from billing.rails.nwc import NwcRail
+from billing.rates import Rate
+from billing.relays import RelayKeeper
+from billing.resolver import Resolver
+from billing.settlements import Placer
+from billing.store import tenants
+from billing.store.engine import MigratableEngine
+from billing.store.vault import Key, KeyRing, Vault
+from billing.subscription_changes import Changer
+from billing.subscription_sync import SubscriptionSync
+from billing.unit import Runtime, Wakeups, facts_of
+from tests.fakes.clock import FakeClock
+from tests.fakes.hosted_relays import FakeHostedRelays
+from tests.fakes.stripe import FakeStripe
+from wallet.bolt11 import Bolt11
+from wallet.outcome import PayOutcome, Refused, Settled
+from wallet.ports import (
+    LookupAnswer,
+    NotSent,
+    PayReply,
+    PublishAnswer,
+    SealedRequest,
+    Sent,
+    Transaction,
+    Unreachable,
+    WalletError,
+    WalletInfo,
+)
+
+ALICE = "a1" * 32
+OPERATOR = "0e" * 32
+PRICE = Decimal(100_000)
+"""USD for one bitcoin: a dollar is 1 000 sats."""
+
+
+class CountingIds:
+    """Ids in order, so that a failing test names the same ones again."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def new(self, prefix: str) -> str:
+        self.count += 1
+        return f"{prefix}_{self.count:06d}"
+
+    def token_bytes(self, count: int) -> bytes:
+        self.count += 1
+        return hashlib.shake_256(str(self.count).encode()).digest(count)
+
+    def uniform(self) -> float:
+        return 0.5
+
+
+@dataclass
+class StubInvoice:
+    """One invoice of the operator's wallet."""
+
+    bolt11: Bolt11
+    preimage: str
+    state: str = "pending"
+    settled_at: int | None = None
+
+
+@dataclass
+class StubPayee:
+    """The operator's wallet: issues, and says what happened."""
+
+    clock: FakeClock
+    invoices: dict[str, StubInvoice] = field(default_factory=dict)
+    down: bool = False
+    forgets: set[str] = field(default_factory=set)
+
+    async def make_invoice(
+        self, amount_msat: int, description: str, expiry_s: int
+    ) -> Bolt11 | Unreachable:
+        if self.down:
+            return Unreachable("silent")
+        preimage = hashlib.sha256(f"preimage {len(self.invoices)}".encode()).digest()
+        payment_hash = hashlib.sha256(preimage).hexdigest()
+        bolt11 = Bolt11(
+            text=f"lnbcrt1{payment_hash}",
+            network="bcrt",
+            amount_msat=amount_msat,
+            timestamp=self.clock.now(),
+            expiry_s=expiry_s,
+            payment_hash=payment_hash,
+            payee_pubkey="02" + "ab" * 32,
+            description=description,
+        )
+        self.invoices[payment_hash] = StubInvoice(bolt11, preimage.hex())
+        return bolt11
+
+    async def lookup_invoice(self, payment_hash: str) -> LookupAnswer:
+        invoice = self.invoices.get(payment_hash)
+        if self.down:
+            return Unreachable("silent")
+        if invoice is None or payment_hash in self.forgets:
+            return WalletError("NOT_FOUND", "no such invoice")
+        return Transaction(
+            payment_hash=payment_hash,
+            direction="incoming",
+            state=invoice.state,
+            amount_msat=invoice.bolt11.amount_msat,
+            settled_at=invoice.settled_at,
+            created_at=invoice.bolt11.timestamp,
+            expires_at=invoice.bolt11.expires_at,
+            preimage=invoice.preimage,
+        )
+
+    async def get_info(self) -> WalletInfo:
+        return WalletInfo(methods=frozenset({"make_invoice", "lookup_invoice", "get_info"}))
+
+    async def list_incoming(self, since: int) -> WalletError:
+        return WalletError("NOT_IMPLEMENTED", "no")
+
+    def settle(self, payment_hash: str) -> None:
+        """Somebody paid it."""
+        self.invoices[payment_hash].state = "settled"
+        self.invoices[payment_hash].settled_at = self.clock.now()
+
+
+@dataclass
+class StubPayer:
+    """A tenant's wallet; `behaviour` says what it does with a pay request."""
+
+    payee: StubPayee
+    witness: Witness
+    behaviour: str = "pays"
+    sent: list[str] = field(default_factory=list)
+    answers: bool = True
+
+    async def probe(self) -> WalletInfo | Unreachable:
+        if not self.answers:
+            return Unreachable("silent for 20 s")
+        return WalletInfo(methods=frozenset({"pay_invoice", "get_info", "get_balance"}))
+
+    async def get_balance(self) -> int:
+        return 1_000_000_000
+
+    async def get_budget(self) -> None:
+        return None
+
+    def prepare_pay(self, bolt11: str, *, now: int, expiration: int) -> SealedRequest:
+        event_id = hashlib.sha256(bolt11.encode()).hexdigest()
+        return SealedRequest(event_id, bolt11, "pay_invoice", "nip44_v2", now, expiration)
+
+    async def publish_pay(self, request: SealedRequest, *, permit: Any) -> PublishAnswer:
+        if not permit() or self.behaviour == "not_sent":
+            return NotSent("no open socket")
+        self.sent.append(request.event_id)
+        payment_hash = request.event_json.removeprefix("lnbcrt1")
+        outcome: PayOutcome | None = None
+        if self.behaviour == "pays":
+            self.payee.settle(payment_hash)
+            outcome = Settled(self.payee.invoices[payment_hash].preimage)
+        elif self.behaviour == "refuses":
+            outcome = Refused("INSUFFICIENT_BALANCE", "not enough")
+        elif self.behaviour == "pays_silently":
+            self.payee.settle(payment_hash)
+        if outcome is not None:
+            await self.witness.pay_reply(PayReply(request.event_id, outcome))
+        return Sent("wss://relay.example", True)
+
+    async def lookup_outgoing(self, payment_hash: str) -> LookupAnswer:
+        return Unreachable("silent")
+
+
+@dataclass
+class StubCourier:
+    """Relays that say OK."""
+
+    said: list[tuple[str, str, Mapping[str, object]]] = field(default_factory=list)
+    down: bool = False
+
+    async def deliver(
+        self, message_key: str, recipient: str, kind: str, facts: Mapping[str, object]
+    ) -> Sequence[RelayAnswer]:
+        if self.down:
+            return [RelayAnswer("wss://inbox.example", False, "blocked")]
+        self.said.append((recipient, kind, facts))
+        return [RelayAnswer("wss://inbox.example", True, "")]
+
+
+class StubQuoter:
+    """A fixed price."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+
+    async def quote(self, currency: str) -> Rate:
+        return Rate(currency, PRICE, ("one", "two"), self.clock.now())
+
+
+class World:
+    """Everything, with a `settle_down` that runs the workers until nothing is due."""
+
+    def __init__(self, engine: MigratableEngine, clock: FakeClock | None = None) -> None:
+        self.clock = clock or FakeClock()
+        self.ids = CountingIds()
+        self.engine = engine
+        self.lease = Lease(engine, self.clock, "test")
+        self.rt = Runtime(engine, self.clock, self.ids, Wakeups(), self.lease, (OPERATOR,))
+        self.stripe = FakeStripe(self.clock)
+        self.payee = StubPayee(self.clock)
+        self.witness = Witness(self.rt)
+        self.payer = StubPayer(self.payee, self.witness)
+        self.host = FakeHostedRelays()
+        self.courier = StubCourier()
+        self.catalogue = Catalogue(
+            [
+                Plan("basic", "Basic", 400, "usd"),
+                Plan("pro", "Pro", 900, "usd"),
+                Plan("free", "Free", None, "usd"),
+            ]
+        )
+        self._build()
+
+    def _build(self) -> None:
+        rt = self.rt
+        wallets = _Wallets(self)
+        issuer = Issuer(rt, self.stripe, wallets, StubQuoter(self.clock), "lnd")
+        self.collector = Collector(
+            rt,
+            self.stripe,
+            issuer,
+            NwcRail(rt, wallets, issuer),
+            CardRail(rt, self.stripe),
+            ManualRail(rt, issuer),
+            (Rail.NWC, Rail.CARD, Rail.MANUAL),
+        )
+        self.placer = Placer(rt, self.stripe)
+        self.resolver = Resolver(rt, self)
+        self.keeper = RelayKeeper(rt, self.host, self.catalogue, "relays.example")
+        self.sync = SubscriptionSync(rt, self.stripe, self.catalogue, Changer(rt, self.stripe))
+        self.events = EventWorker(rt, Handlers(rt, self.stripe), livemode=False)
+        self.outbox = OutboxWorker(rt, self.courier)
+        self.desk = Desk(rt, Policy(None))
+        self.orders = Orders(self.desk, self.catalogue)
+        self.accounts = Accounts(self.desk)
+        vault = Vault(KeyRing((Key("k1", bytes(32)),)), self.ids)
+        self.book = ConnectionBook(rt, vault, allow_private=True)
+        self.commands = 0
+
+    # --- ports that the world itself stands for --------------------------------------------------
+
+    async def lookup(self, connection: Connection, payment_hash: str) -> LookupAnswer:
+        from wallet.ports import NotFound
+
+        answer = await self.payee.lookup_invoice(payment_hash)
+        if isinstance(answer, WalletError) and answer.code == "NOT_FOUND":
+            return NotFound()
+        return answer
+
+    # --- acting ----------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        assert await self.lease.take()
+        await self._connection("conn_payee", ConnectionRole.PAYEE, None)
+
+    async def _connection(self, name: str, role: ConnectionRole, tenant: str | None) -> None:
+        async with self.rt.unit() as unit:
+            await tenants.insert_connection(
+                unit.tx,
+                Connection(
+                    id=name,
+                    role=role,
+                    tenant=tenant,
+                    sealed_uri="sealed",
+                    wallet_pubkey="cd" * 32,
+                    masked="nwc cdcd…",
+                    encryption="nip44_v2",
+                    state=ConnectionState.ACTIVE,
+                    methods=None,
+                    probed_at=None,
+                    probe_due_at=None,
+                    problem=None,
+                    created_at=self.clock.now(),
+                    ended_at=None,
+                ),
+            )
+
+    async def connect_wallet(self, tenant: str = ALICE) -> None:
+        """A wallet that was probed already."""
+        async with self.rt.unit() as unit:
+            command = await self.command("wallet", tenant, unit.tx)
+            await self.desk.ensure_tenant(unit, command)
+        await self._connection(f"conn_{tenant[:6]}", ConnectionRole.PAYER, tenant)
+
+    async def command(self, verb: str, sender: str = ALICE, tx: Any = None) -> Command:
+        """A command as the inbox has stored it."""
+        self.commands += 1
+        name = f"{self.commands:064x}"
+        row = {"event_id": name, "event_json": "{}", "received_at": self.clock.now()}
+        if tx is not None:
+            await tx.execute("dm.insert", **row)
+        else:
+            async with self.engine.transaction() as fresh:
+                await fresh.execute("dm.insert", **row)
+        return Command(name, name, sender, verb)
+
+    async def deliver_events(self) -> int:
+        """What Stripe's webhooks would bring: every event, into the inbox."""
+        page = await self.stripe.events_after(None, 0)
+        count = 0
+        async with self.engine.transaction() as tx:
+            for event in page.events:
+                row = parse_event(json.dumps(dict(event.raw)), self.clock.now())
+                assert row is not None
+                count += await tx.execute("ingest.insert_event", **columns(row))
+        return count
+
+    async def settle_down(self, rounds: int = 30) -> None:
+        """Run every worker until a round finds nothing due."""
+        await self.lease.renew()
+        for _ in range(rounds):
+            worked = await self.deliver_events()
+            now = self.clock.now()
+            for worker in (
+                self.events,
+                self.sync,
+                self.collector,
+                self.resolver,
+                self.placer,
+                self.keeper,
+                self.outbox,
+            ):
+                worked += await worker.run_once(now)
+            if not worked:
+                return
+        raise AssertionError("the world does not come to rest")
+
+    async def pass_time(self, seconds: int, step: int = 600) -> None:
+        """Both clocks move on, and everybody works at each step."""
+        left = seconds
+        while left > 0:
+            move = min(step, left)
+            self.clock.advance(move)
+            left -= move
+            await self.lease.renew() or await self.lease.take()
+            await self.settle_down()
+
+    # --- looking ---------------------------------------------------------------------------------
+
+    async def all(self, cls: type[Any], name: str, **params: Any) -> list[Any]:
+        async with self.engine.transaction() as tx:
+            return await tx.fetch_all(cls, name, **params)
+
+    async def relays(self, tenant: str = ALICE) -> list[HostedRelay]:
+        return await self.all(HostedRelay, "relays.of_tenant", tenant=tenant)
+
+    async def invoices(self, tenant: str = ALICE) -> list[Invoice]:
+        return await self.all(Invoice, "invoices.of_tenant", tenant=tenant)
+
+    async def requests(self) -> list[PaymentRequest]:
+        found = await self.all(PaymentRequest, "payments.everything", count=1000)
+        return sorted(found, key=lambda r: (r.created_at, r.id))
+
+    async def attempts(self, invoice_id: str) -> list[PaymentAttempt]:
+        return await self.all(PaymentAttempt, "payments.attempts_of", invoice_id=invoice_id)
+
+    async def settlements(self, tenant: str = ALICE) -> list[Settlement]:
+        return await self.all(Settlement, "payments.settlements_of_tenant", tenant=tenant)
+
+    async def messages(self, recipient: str = ALICE) -> list[tuple[str, dict[str, Any]]]:
+        rows = await self.all(OutboxMessage, "outbox.to_recipient", recipient=recipient)
+        return [(row.kind, dict(facts_of(row.facts))) for row in rows]
+
+
+class _Wallets:
+    """Adapts the world to the ports `Payees` and `Payers`."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    async def payee(self, connection: Connection) -> StubPayee:
+        return self.world.payee
+
+    async def payer(self, connection: Connection) -> StubPayer:
+        return self.world.payer
