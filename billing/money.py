@@ -10,9 +10,9 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal, localcontext
 from typing import Final
 
 from billing.errors import ConfigurationWrong
+from wallet.units import MSAT_PER_BTC, MSAT_PER_SAT, sat_to_msat
+from wallet.units import format_sats as format_sats
 
-MSAT_PER_SAT: Final = 1_000
-MSAT_PER_BTC: Final = 100_000_000_000
 MAX_AMOUNT_MINOR: Final = 99_999_999
 """Stripe takes eight digits for a charge in most currencies: more is a slip, not a price."""
 
@@ -130,13 +130,6 @@ def format_fiat(amount_minor: int, currency: str) -> str:
     return f"{sign}{symbol}{text}" if symbol else f"{sign}{text} {code.upper()}"
 
 
-def format_sats(amount_msat: int) -> str:
-    """For people: `4,321 sats`, `1 sat`, `0.5 sats`."""
-    sats = Decimal(amount_msat) / MSAT_PER_SAT
-    text = f"{sats.normalize():,f}"
-    return f"{text} sat" if sats == 1 else f"{text} sats"
-
-
 def fiat_to_msat(amount_minor: int, currency: str, price_per_btc: Decimal) -> int:
     """What a payment request must ask for, in msat; `price_per_btc` in units of `currency`.
 
@@ -148,7 +141,7 @@ def fiat_to_msat(amount_minor: int, currency: str, price_per_btc: Decimal) -> in
     _check_price(price_per_btc)
     with localcontext(_EXACT):
         sats = to_decimal(amount_minor, currency) * (MSAT_PER_BTC // MSAT_PER_SAT) / price_per_btc
-        return int(sats.to_integral_value(ROUND_CEILING)) * MSAT_PER_SAT
+        return sat_to_msat(int(sats.to_integral_value(ROUND_CEILING)))
 
 
 def msat_to_minor(amount_msat: int, currency: str, price_per_btc: Decimal) -> int:

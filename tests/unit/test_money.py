@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from billing import money
 from billing.errors import ConfigurationWrong
+from wallet.units import MSAT_PER_BTC, MSAT_PER_SAT
 
 CURRENCIES = sorted(money._TWO_DECIMAL | money._ZERO_DECIMAL | money._THREE_DECIMAL)
 prices = st.decimals(min_value=Decimal("1000"), max_value=Decimal("1e11"), places=3)
@@ -71,9 +72,9 @@ def test_what_is_asked_covers_the_amount_by_less_than_a_sat(
     currency: str, minor: int, price: Decimal
 ) -> None:
     msat = money.fiat_to_msat(minor, currency, price)
-    exact = money.to_decimal(minor, currency) / price * money.MSAT_PER_BTC
-    assert msat % money.MSAT_PER_SAT == 0
-    assert exact <= msat < exact + money.MSAT_PER_SAT
+    exact = money.to_decimal(minor, currency) / price * MSAT_PER_BTC
+    assert msat % MSAT_PER_SAT == 0
+    assert exact <= msat < exact + MSAT_PER_SAT
     # M9: money that came back as credit at the same rate covers the invoice it was asked for.
     assert money.msat_to_minor(msat, currency, price) >= minor
 
@@ -81,7 +82,7 @@ def test_what_is_asked_covers_the_amount_by_less_than_a_sat(
 @given(st.sampled_from(CURRENCIES), st.integers(0, 10**14), prices)
 def test_credit_never_exceeds_the_money(currency: str, msat: int, price: Decimal) -> None:
     minor = money.msat_to_minor(msat, currency, price)
-    worth = Decimal(msat) * price / money.MSAT_PER_BTC
+    worth = Decimal(msat) * price / MSAT_PER_BTC
     assert money.to_decimal(minor, currency) <= worth
     assert worth < money.to_decimal(minor + 1, currency)
 
@@ -92,13 +93,6 @@ def test_a_price_that_is_none_converts_nothing(price: str) -> None:
         money.fiat_to_msat(100, "usd", Decimal(price))
     with pytest.raises(ValueError):
         money.msat_to_minor(100, "usd", Decimal(price))
-
-
-def test_sats_for_people() -> None:
-    assert money.format_sats(4_321_000) == "4,321 sats"
-    assert money.format_sats(1_000) == "1 sat"
-    assert money.format_sats(1_500) == "1.5 sats"
-    assert money.format_sats(0) == "0 sats"
 
 
 def test_minimum_charges() -> None:
