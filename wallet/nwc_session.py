@@ -78,7 +78,7 @@ class NwcSession:
         return await self._subscription.ready(timeout_s)
 
     async def close(self) -> None:
-        """Stop listening for good, let observers finish what they were told, drop open questions."""
+        """Stop listening for good; observers finish what they were told, open questions end."""
         self._closed = True
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
