@@ -56,7 +56,10 @@ def postgres_server() -> Iterator[str]:
 @contextlib.contextmanager
 def _ended_with_us(server_pid: int, directory: Path) -> Iterator[None]:
     """A test run that is killed takes its server along: the pipe to a small shell closes."""
-    script = 'read -r word || { kill -INT "$0"; sleep 2; rm -rf "$1"; }'
+    script = (
+        'read -r word || { kill -INT "$0"; while kill -0 "$0" 2>/dev/null; do sleep 0.1; done; '
+        'rm -rf "$1"; }'
+    )
     with subprocess.Popen(
         ["/bin/sh", "-c", script, str(server_pid), str(directory)],
         stdin=subprocess.PIPE,
