@@ -10,8 +10,20 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal, localcontext
 from typing import Final
 
 from billing.errors import ConfigurationWrong
-from wallet.units import MSAT_PER_BTC, MSAT_PER_SAT, sat_to_msat
-from wallet.units import format_sats as format_sats
+from wallet.units import MSAT_PER_BTC, MSAT_PER_SAT, format_sats, sat_to_msat
+
+__all__ = [
+    "exponent",
+    "fiat_to_msat",
+    "format_fiat",
+    "format_sats",
+    "from_decimal",
+    "granularity_minor",
+    "minimum_charge_minor",
+    "msat_to_minor",
+    "normalise_currency",
+    "to_decimal",
+]
 
 MAX_AMOUNT_MINOR: Final = 99_999_999
 """Stripe takes eight digits for a charge in most currencies: more is a slip, not a price."""
