@@ -14,7 +14,7 @@ from bot.nostr.pool import RelayPool
 from bot.nostr.relay_policy import Reconnect
 from wallet.nwc import NwcPayee, NwcPayer
 from wallet.nwc_session import NwcSession, Observers
-from wallet.nwc_uri import NwcUri
+from wallet.nwc_uri import parse
 from wallet.ports import Encryption, PayReply, Transaction
 
 NETWORK = "bcrt"
@@ -69,7 +69,7 @@ async def nwc_client(
 
     session = NwcSession(
         transport,
-        NwcUri.parse(uri),
+        parse(uri, allow_private=True),
         now=clock.now,
         encryption=encryption,
         observers=Observers(on_pay_reply=on_pay_reply, on_notification=on_notification),
