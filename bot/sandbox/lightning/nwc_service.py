@@ -80,7 +80,7 @@ class NwcService:
         return self
 
     async def ready(self, timeout_s: float = 5.0) -> None:
-        """Returns when a relay has confirmed the query. Raises TimeoutError."""
+        """Returns while a relay has confirmed the query. Raises TimeoutError."""
         async with asyncio.timeout(timeout_s):
             await self._ready.wait()
 
@@ -129,6 +129,8 @@ class NwcService:
                             self._on_message(message)
                     finally:
                         self._sockets.pop(url, None)
+                        if not self._sockets:
+                            self._ready.clear()
             await asyncio.sleep(RECONNECT_S)
 
     async def _announce(self, socket: ClientConnection) -> None:
