@@ -17,7 +17,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
 from bot.sandbox.stripe import control, forms
-from bot.sandbox.stripe.errors import Obj, StripeError, api_error, authentication, invalid
+from bot.sandbox.stripe.errors import (
+    Obj,
+    StripeError,
+    api_error,
+    authentication,
+    invalid,
+    rate_limit,
+)
 from bot.sandbox.stripe.expand import expand
 from bot.sandbox.stripe.faults import Fault
 from bot.sandbox.stripe.registry import Call, Operation, match
@@ -49,6 +56,10 @@ class Answer:
     headers: dict[str, str]
 
 
+class NotJson(Exception):
+    """A proxy before Stripe answers with a page of its own."""
+
+
 class Cut(Exception):
     """The connection ends without a complete answer."""
 
@@ -60,6 +71,7 @@ class App:
         self._stripe = stripe
         self.on_exchange: list[Callable[[Exchange], None]] = []
         self.crashes: list[BaseException] = []
+        self._second = (0, 0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -69,6 +81,10 @@ class App:
             answer = await self._answer(request)
         except Cut:
             await _cut(send)
+            return
+        except NotJson:
+            await send({"type": "http.response.start", "status": 502, "headers": []})
+            await send({"type": "http.response.body", "body": b"<h1>502 Bad Gateway</h1>"})
             return
         except ClientDisconnect:
             return
@@ -94,7 +110,7 @@ class App:
             return answer
         except StripeError as e:
             return Answer(e.status, self._error(e, request_id), headers | e.headers)
-        except Cut:
+        except (Cut, NotJson):
             raise
         except Exception as e:  # a bug of the sandbox; said as Stripe says its own
             _log.exception("the embedded Stripe failed at %s %s", request.method, request.url.path)
@@ -118,8 +134,11 @@ class App:
             )
         operation, ids = found
         fault = self._stripe.faults.take(method, path)
-        if fault is not None and fault.kind in ("rate_limit", "lock_timeout"):
+        if fault is not None and fault.kind == "html_error":
+            raise NotJson
+        if fault is not None and fault.kind in ("rate_limit", "lock_timeout", "forbidden"):
             raise fault.error() or api_error("fault")
+        self._limit()
         query = request.scope.get("query_string", b"")
         form = raw if method == "POST" else query + (b"&" + raw if raw else b"")
         if method == "POST" and query:
@@ -165,7 +184,7 @@ class App:
         key: str | None,
     ) -> Answer:
         """Executes, with the fault before or after; a cut call's result is kept for its key."""
-        if fault is not None and fault.kind in ("slow", "server_error", "html_error"):
+        if fault is not None and fault.kind in ("slow", "server_error"):
             await asyncio.sleep(fault.delay_s)
         if fault is not None and not fault.after_commit:
             error = fault.error()
@@ -200,6 +219,16 @@ class App:
             return expand(world, shown, call.get("expand") or [])
         finally:
             world.request = None
+
+    def _limit(self) -> None:
+        """Stripe's limit of requests a second, when the settings ask for one."""
+        allowed = self._stripe.world.settings.requests_per_second
+        second = self._stripe.world.clock.real()
+        if second != self._second[0]:
+            self._second = (second, 0)
+        self._second = (second, self._second[1] + 1)
+        if allowed and self._second[1] > allowed:
+            raise rate_limit("rate_limit", "Request rate limit exceeded.")
 
     def _authenticate(self, request: Request) -> None:
         header = request.headers.get("authorization", "")

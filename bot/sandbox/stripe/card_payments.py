@@ -49,7 +49,7 @@ def open_for(world: World, invoice: Obj) -> Obj:
         }
     )
     intent["client_secret"] = f"{intent['id']}_secret_{world.new_id('s', 24)[2:]}"
-    world.add(
+    payment = world.add(
         {
             "id": world.new_id("inpay"),
             "object": "invoice_payment",
@@ -65,16 +65,14 @@ def open_for(world: World, invoice: Obj) -> Obj:
             "status_transitions": {"canceled_at": None, "paid_at": None},
         }
     )
+    invoice["_payment"] = payment["id"]
     world.emit("payment_intent.created", intent)
     return intent
 
 
 def payment_of(world: World, invoice: Obj) -> Obj | None:
     """The invoice payment that is its default, if the invoice was finalized with something due."""
-    for payment in world.newest("invoice_payment"):
-        if payment["invoice"] == invoice["id"] and payment["is_default"]:
-            return payment
-    return None
+    return world.table("invoice_payment").get(invoice.get("_payment") or "")
 
 
 def intent_of(world: World, invoice: Obj) -> Obj | None:
@@ -155,11 +153,11 @@ def settle_intent(world: World, intent: Obj) -> None:
         last_payment_error=None,
         next_action=None,
     )
-    for payment in world.table("invoice_payment").values():
-        if payment["payment"]["payment_intent"] == intent["id"]:
-            payment.update(status="paid", amount_paid=payment["amount_requested"])
-            payment["status_transitions"]["paid_at"] = world.now()
-            world.emit("invoice_payment.paid", payment)
+    payment = payment_of(world, world.get("invoice", intent["_invoice"]))
+    if payment is not None:
+        payment.update(status="paid", amount_paid=payment["amount_requested"])
+        payment["status_transitions"]["paid_at"] = world.now()
+        world.emit("invoice_payment.paid", payment)
     world.emit("payment_intent.succeeded", intent)
 
 

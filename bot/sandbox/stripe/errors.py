@@ -99,6 +99,16 @@ def rate_limit(code: str, message: str, headers: dict[str, str] | None = None) -
     )
 
 
+def forbidden() -> StripeError:
+    """403: a restricted key without this permission."""
+    return StripeError(
+        403,
+        "invalid_request_error",
+        "The provided key does not have the required permissions for this endpoint.",
+        saved=False,
+    )
+
+
 def api_error(message: str, status: int = 500) -> StripeError:
     """5xx `api_error`; an idempotency key replays it (facts: keys replay the first result)."""
     return StripeError(status, "api_error", message)

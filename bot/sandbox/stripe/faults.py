@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from bot.sandbox.stripe.errors import Obj, StripeError, api_error, invalid, rate_limit
+from bot.sandbox.stripe.errors import Obj, StripeError, api_error, forbidden, invalid, rate_limit
 
 Kind = Literal[
     "rate_limit",
@@ -18,6 +18,7 @@ Kind = Literal[
     "reset_after_commit",
     "slow",
     "html_error",
+    "forbidden",
 ]
 
 
@@ -26,7 +27,8 @@ class Fault:
     """One rule: the first matching one with `times` left applies and is counted down.
 
     `timeout*` hold the answer for `delay_s` and then cut the connection; `reset*` cut it at once;
-    `*_after_commit` do so although the call took effect; `slow` answers normally after `delay_s`.
+    `*_after_commit` do so although the call took effect; `slow` answers normally after `delay_s`;
+    `html_error` is a 502 whose body is no JSON, `forbidden` a 403 of a restricted key.
     """
 
     kind: Kind
@@ -63,7 +65,9 @@ class Fault:
                     "Stripe process is currently accessing it.",
                     headers,
                 )
-            case "server_error" | "server_error_after_commit" | "html_error":
+            case "forbidden":
+                return forbidden()
+            case "server_error" | "server_error_after_commit":
                 error = api_error("An unknown error occurred.")
                 error.headers = headers
                 return error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bot.sandbox.stripe import card_payments, invoice_lines, money, subscription_status
 from bot.sandbox.stripe.balance import adjust
-from bot.sandbox.stripe.errors import Obj, invalid
+from bot.sandbox.stripe.errors import Obj, StripeError, invalid
 from bot.sandbox.stripe.world import DAY_S, HOUR_S, World, list_of, view, viewer
 
 EMBEDDED_LINES = 10  # an invoice shows its first ten lines; the rest is paged
@@ -172,6 +172,8 @@ def finalize(world: World, invoice: Obj, *, tell: bool = True) -> Obj:
         raise invalid(
             "This invoice is already finalized, you can't re-finalize a non-draft invoice."
         )
+    if world.settings.finalization_fails:
+        raise _cannot_finalize(world, invoice)
     now = world.now()
     customer = world.get("customer", invoice["customer"])
     starting = customer["balance"]
@@ -213,6 +215,17 @@ def finalize(world: World, invoice: Obj, *, tell: bool = True) -> Obj:
     elif invoice["auto_advance"]:
         plan_attempt(world, invoice, now + HOUR_S)
     return invoice
+
+
+def _cannot_finalize(world: World, invoice: Obj) -> StripeError:
+    error = invalid(
+        "The customer's location isn't recognized. Set a valid customer address in order to "
+        "automatically calculate tax.",
+        code="customer_tax_location_invalid",
+    )
+    invoice["last_finalization_error"] = dict(error.error)
+    world.emit("invoice.finalization_failed", invoice)
+    return error
 
 
 def plan_attempt(world: World, invoice: Obj, at_s: int | None) -> None:

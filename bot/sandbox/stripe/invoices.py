@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bot.sandbox.stripe import card_payments, invoice_flow, invoice_lines, payment_methods
-from bot.sandbox.stripe.customers import check_currency, living
+from bot.sandbox.stripe import card_payments, invoice_flow, invoice_lines, limits, payment_methods
+from bot.sandbox.stripe.customers import check_currency, living, settle_currency
 from bot.sandbox.stripe.errors import Obj, invalid
 from bot.sandbox.stripe.expand import includable
 from bot.sandbox.stripe.registry import Call, merge_metadata, operation, page, unset, within
@@ -61,6 +61,9 @@ def create(call: Call) -> Obj:
     default = call.get("default_payment_method")
     if default:
         payment_methods.usable(world, default, customer, "default_payment_method")
+    settle_currency(customer, currency)
+    if sub:
+        limits.count(world, sub, "invoices", limits.INVOICES)
     invoice = invoice_flow.draft(
         world,
         customer,
@@ -85,6 +88,8 @@ def _terms(call: Call, customer: Obj, sub: Obj | None) -> tuple[str, int | None]
         sub["collection_method"] if sub else "charge_automatically"
     )
     days = call.get("days_until_due", sub["days_until_due"] if sub else None)
+    if (days is not None and days < 0) or call.get("due_date", call.world.now()) < call.world.now():
+        raise invalid("The due date must not be in the past.", param="due_date")
     if method == "send_invoice":
         if days is None and not call.get("due_date"):
             raise invalid(

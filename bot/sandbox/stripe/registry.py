@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bot.sandbox.stripe.errors import Obj, invalid, unsupported
+from bot.sandbox.stripe.expand import check as check_expand
 from bot.sandbox.stripe.spec import load
 from bot.sandbox.stripe.world import World, list_of, view
 
@@ -49,6 +50,7 @@ class Operation:
         for name in params:
             if name not in self.takes:
                 raise unsupported(name)
+        check_expand(self.path, "limit" in self.takes, params.get("expand", []))
         return params
 
 

@@ -153,6 +153,12 @@ def _edited(world: World, sub: Obj, old: Obj, entry: Obj, where: str) -> Obj:
 def prorations(world: World, sub: Obj, changes: list[Change], at_s: int) -> list[Obj]:
     """Invoice items not stored: the whole old quantity credited, the new one debited."""
     out: list[Obj] = []
+    begun = max((i["current_period_start"] for i in sub["_items"]), default=at_s)
+    ends = min((i["current_period_end"] for i in sub["_items"]), default=at_s)
+    if not begun <= at_s <= ends:
+        raise invalid(
+            "The proration date must be within the current period.", param="proration_date"
+        )
     for change in changes:
         old, new = change.old, change.new
         if old and new and (old["_price"], old["quantity"]) == (new["_price"], new["quantity"]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bot.sandbox.stripe import card_payments, invoice_flow, invoice_lines, periods
-from bot.sandbox.stripe.errors import Obj
+from bot.sandbox.stripe.errors import Obj, StripeError
 from bot.sandbox.stripe.subscription_status import LIVE, TERMINAL, set_status, subscription_of
 from bot.sandbox.stripe.world import DAY_S, HOUR_S, World, view
 
@@ -80,7 +80,12 @@ def finalize_due(world: World, invoice: Obj) -> None:
         invoice["automatically_finalizes_at"] = later
         world.schedule(later, "finalize", invoice["id"])
         return
-    invoice_flow.finalize(world, invoice)
+    try:
+        invoice_flow.finalize(world, invoice)
+    except StripeError:  # told as invoice.finalization_failed; tried again later
+        world.schedule(now + DAY_S, "finalize", invoice["id"])
+        invoice["automatically_finalizes_at"] = now + DAY_S
+        return
     if invoice["status"] == "open" and invoice["collection_method"] == "charge_automatically":
         card_payments.attempt(world, invoice, automatic=True)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from bot.sandbox.stripe import card_payments, invoice_flow, invoice_lines, payment_methods
+from bot.sandbox.stripe import card_payments, invoice_flow, invoice_lines, limits, payment_methods
 from bot.sandbox.stripe import subscription_change as change
 from bot.sandbox.stripe.customers import living, settle_currency
-from bot.sandbox.stripe.errors import Obj, invalid, missing
+from bot.sandbox.stripe.errors import Obj, StripeError, invalid, missing
 from bot.sandbox.stripe.prices import as_plan
 from bot.sandbox.stripe.registry import Call, merge_metadata, operation, page, unset, within
 from bot.sandbox.stripe.subscription_life import cancel_now, period_end, watch
@@ -85,7 +85,7 @@ def create(call: Call) -> Obj:
     )
     sub["latest_invoice"] = invoice["id"]
     if automatic:
-        invoice_flow.finalize(world, invoice)
+        _finalize_or_leave(world, invoice)
     if sub["status"] == "incomplete":
         world.schedule(sub["created"] + world.settings.incomplete_s, "expire", sub["id"])
     world.emit("customer.subscription.created", sub)
@@ -95,11 +95,21 @@ def create(call: Call) -> Obj:
     return sub
 
 
+def _finalize_or_leave(world: World, invoice: Obj) -> None:
+    """A tax or address problem leaves the draft; the call itself succeeds."""
+    try:
+        invoice_flow.finalize(world, invoice)
+    except StripeError:
+        invoice["auto_advance"] = False
+
+
 def _fresh(call: Call, customer: Obj) -> Obj:
     world, now = call.world, call.world.now()
     mode = (call.get("billing_mode") or {}).get("type", "flexible")
     method = call.get("collection_method", "charge_automatically")
     days = call.get("days_until_due")
+    if days is not None and days < 0:
+        raise invalid("Invalid non-negative integer", param="days_until_due")
     if method == "send_invoice":
         if days is None:
             raise invalid(
@@ -223,8 +233,12 @@ def update(call: Call) -> Obj:
     changes = change.plan(world, sub, call.get("items") or [])
     prorated = [] if behavior == "none" else change.prorations(world, sub, changes, at)
     before = view(world, sub)
-    _simple(call, sub, metadata, default)
+    if any(c.old and c.new and c.old["quantity"] != c.new["quantity"] for c in changes):
+        limits.count(world, sub, "quantity_updates", limits.QUANTITY_UPDATES)
+    if behavior == "always_invoice" and prorated:
+        limits.count(world, sub, "invoices", limits.INVOICES)
     _cancel_at(call, sub)
+    _simple(call, sub, metadata, default)
     change.apply(sub, changes)
     for edit in changes:
         if edit.new is not None:
@@ -271,7 +285,13 @@ def _simple(call: Call, sub: Obj, metadata: Obj, default: str | None) -> None:
 
 
 def _cancel_at(call: Call, sub: Obj) -> None:
-    end = min(i["current_period_end"] for i in sub["_items"])
+    ends = [i["current_period_end"] for i in sub["_items"]]
+    end = min(ends)
+    wanted: Any = unset(call.get("cancel_at"))
+    if isinstance(wanted, str):  # min_period_end, max_period_end
+        wanted = max(ends) if wanted.startswith("max") else end
+    if wanted is not None and (wanted <= call.world.now() or call.get("cancel_at_period_end")):
+        raise invalid("`cancel_at` must be in the future and stand alone.", param="cancel_at")
     if "cancel_at_period_end" in call.params:
         ending = call.params["cancel_at_period_end"]
         sub["cancel_at_period_end"] = ending
@@ -279,12 +299,6 @@ def _cancel_at(call: Call, sub: Obj) -> None:
         sub["canceled_at"] = call.world.now() if ending else None
         sub["cancellation_details"]["reason"] = "cancellation_requested" if ending else None
     if "cancel_at" in call.params:
-        wanted: Any = unset(call.params["cancel_at"])
-        if isinstance(wanted, str):  # min_period_end, max_period_end
-            ends = [i["current_period_end"] for i in sub["_items"]]
-            wanted = max(ends) if wanted.startswith("max") else min(ends)
-        if wanted is not None and wanted <= call.world.now():
-            raise invalid("`cancel_at` must be in the future.", param="cancel_at")
         sub["cancel_at"] = wanted
         sub["canceled_at"] = call.world.now() if wanted else None
         sub["cancel_at_period_end"] = False
@@ -310,7 +324,7 @@ def _bill(call: Call, sub: Obj, customer: Obj, prorated: list[Obj], behavior: st
         days_until_due=sub["days_until_due"],
     )
     sub["latest_invoice"] = invoice["id"]
-    invoice_flow.finalize(world, invoice)
+    _finalize_or_leave(world, invoice)
     if invoice["status"] != "open" or sub["collection_method"] != "charge_automatically":
         return
     if call.get("payment_behavior") == "default_incomplete":

@@ -40,6 +40,10 @@ class Settings:
     """[unv] paid_out_of_band on the first invoice makes an incomplete subscription active."""
     incomplete_is_locked: bool = True
     """[unv] an incomplete subscription takes only metadata and payment-source updates."""
+    requests_per_second: int = 0
+    """Above it 429; 0 for no limit. Stripe's test mode allows 25 (facts, Limits)."""
+    finalization_fails: bool = False
+    """Finalizing ends in `invoice.finalization_failed`, as with a tax or address problem."""
     idempotency_retention_s: int = DAY_S
     """Keys are forgotten after this (wire time); Stripe promises at least 24 h."""
 
