@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
@@ -13,7 +13,7 @@ from bot.nostr.events import Event
 from bot.nostr.filters import Filter
 from bot.nostr.keys import Keys
 from bot.nostr.nwc_codec import REPLY_KINDS, open_reply
-from bot.nostr.pool import Lease
+from bot.nostr.pool import Lease, NoLease
 from bot.nostr.query import Query, SeenIds
 from bot.nostr.relay import RelayConnection
 from wallet.ports import Reply, ReplySink
@@ -29,11 +29,19 @@ class NwcLink:
     """Made by the transport at the first subscription of a connection, gone after the last."""
 
     def __init__(
-        self, keys: Keys, wallet_pubkey: str, clock: Clock, on_idle: Callable[[], object]
+        self,
+        keys: Keys,
+        wallet_pubkey: str,
+        relays: Sequence[str],
+        acquire: Callable[[str], Lease | NoLease],
+        clock: Clock,
+        on_idle: Callable[[], object],
     ) -> None:
         self.undecipherable = 0
         self._keys = keys
         self._wallet_pubkey = wallet_pubkey
+        self._missing = list(relays)
+        self._acquire = acquire
         self._clock = clock
         self._on_idle = on_idle
         self._started = clock.now()
@@ -42,8 +50,18 @@ class NwcLink:
         self._subscriptions: list[NwcSubscription] = []
         self._ready = asyncio.Event()
 
-    def listen_on(self, lease: Lease) -> None:
-        """Ask this relay too; the lease is released with the link."""
+    def listen(self) -> None:
+        """Ask every relay that is not asked yet. One that the pool has no room for is missing until
+        the next call."""
+        missing, self._missing = self._missing, []
+        for url in missing:
+            lease = self._acquire(url)
+            if isinstance(lease, NoLease):
+                self._missing.append(url)
+            else:
+                self._listen_on(lease)
+
+    def _listen_on(self, lease: Lease) -> None:
         connection = lease.connection
         listened = False  # this relay has told us once all that it had stored
 
@@ -93,6 +111,7 @@ class NwcLink:
 
     async def ready(self, timeout_s: float) -> bool:
         """True as soon as any relay has our query."""
+        self.listen()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._ready.wait()

@@ -7,8 +7,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
-import structlog
-
 from billing.ports import Clock, Ids
 from bot.nostr import nwc_codec
 from bot.nostr.answers import Answered, NotWritten, PublishOutcome, Unanswered
@@ -27,8 +25,6 @@ from wallet.ports import (
     Sent,
     Subscription,
 )
-
-log = structlog.get_logger(__name__)
 
 MAX_RELAYS: Final = 3  # facts: a tenant's URI must not make us open any number of sockets
 OPEN_WAIT_S: Final = 15.0  # egress' connect and handshake; half of M3's 30 s
@@ -116,15 +112,15 @@ class RelayNwcTransport:
         link = self._links.get(key)
         if link is None:
             link = NwcLink(
-                keys, uri.wallet_pubkey, self._clock, on_idle=lambda: self._links.pop(key, None)
+                keys,
+                uri.wallet_pubkey,
+                _relays(uri),
+                lambda url: self._pool.acquire(url, trusted=self._trusted),
+                self._clock,
+                on_idle=lambda: self._links.pop(key, None),
             )
             self._links[key] = link
-            for url in _relays(uri):
-                lease = self._pool.acquire(url, trusted=self._trusted)
-                if isinstance(lease, NoLease):
-                    log.info("nwc_relay_unusable", reason=lease.reason)
-                else:
-                    link.listen_on(lease)
+            link.listen()
         return link.attach(sink)
 
     async def info_event(self, uri: NwcUri) -> Mapping[str, Any] | None:
