@@ -54,8 +54,12 @@ class Changer:
                 case _:
                     raise AssertionError(change.kind)
         except StripeRejected as error:
-            # Stripe changed under us: give this change up and compare anew.
+            # Stripe changed under us: give this change up and compare anew. Not an addition whose
+            # items are in: its proration lines still want their invoice.
             async with self.rt.unit() as unit:
+                current = await unit.tx.fetch_one(Change, "changes.running", tenant=tenant.pubkey)
+                if current is not None and current.step == "invoice":
+                    raise
                 await unit.tx.execute(
                     "changes.finish", id=change.id, now=unit.now, outcome=f"refused: {error.what}"
                 )

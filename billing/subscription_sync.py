@@ -30,7 +30,7 @@ from billing.subscriptions import (
     Step,
     WaitForFirstPayment,
     next_step,
-    priced_quantities,
+    price_relays,
 )
 from billing.unit import Runtime
 from billing.views import SubscriptionView
@@ -111,11 +111,17 @@ class SubscriptionSync:
             return None
         tenant = await self._ensure_customer(tenant)
         actual = await self._actual(tenant)
-        quantities = await self._quantities(wanted, actual)
-        leaving = [r for r in paid if r.stop_requested_at is not None]
-        ending = await self._quantities(leaving, actual)
-        step = next_step(quantities, actual, ending=ending)
-        change = self._change_of(tenant, step, wanted)
+        ordered = await self._ordered(tenant, wanted)
+        staying = Counter(r.plan for r in wanted if r.id not in ordered)
+        coming = Counter(r.plan for r in wanted if r.id in ordered)
+        priced = price_relays(
+            staying,
+            coming,
+            current_prices={p: await self._price_of(p) for p in staying.keys() | coming.keys()},
+            actual=actual,
+        )
+        step = next_step(priced.desired, actual, ordered=priced.ordered)
+        change = self._change_of(tenant, step, wanted, ordered)
         if change is None:
             return None
         async with self.rt.unit() as unit:
@@ -139,7 +145,15 @@ class SubscriptionSync:
             )
         return change
 
-    def _change_of(self, tenant: Tenant, step: Step, wanted: list[HostedRelay]) -> Change | None:
+    async def _ordered(self, tenant: Tenant, wanted: list[HostedRelay]) -> frozenset[str]:
+        """Relays that wait for payment and that no living invoice carries yet (M12)."""
+        async with self.rt.unit() as unit:
+            found = await unit.tx.fetch_all(_RelayId, "relays.uncarried", tenant=tenant.pubkey)
+        return frozenset(row.id for row in found) & {relay.id for relay in wanted}
+
+    def _change_of(
+        self, tenant: Tenant, step: Step, wanted: list[HostedRelay], ordered: frozenset[str]
+    ) -> Change | None:
         match step:
             case InSync() | WaitForFirstPayment():
                 return None
@@ -153,14 +167,16 @@ class SubscriptionSync:
                 kind, what = "cancel", "{}"
             case KeepRunning():
                 kind, what = "keep", "{}"
-        waiting = [r.id for r in wanted if r.state is RelayState.PENDING_PAYMENT]
+        # A first invoice carries every relay; an addition only what was ordered, so that paying it
+        # never brings up a relay that another invoice carries.
+        carried = [r.id for r in wanted if kind == "create" or r.id in ordered]
         return Change(
             id=self.rt.ids.new("chg"),
             tenant=tenant.pubkey,
             kind=kind,
             step="items",
             quantities=what,
-            relays=json.dumps(waiting),
+            relays=json.dumps(carried),
             items_operation_id=self.rt.ids.new("op"),
             invoice_operation_id=self.rt.ids.new("op"),
             invoice_id=None,
@@ -168,19 +184,6 @@ class SubscriptionSync:
             created_at=self.rt.clock.now(),
             done_at=None,
             outcome=None,
-        )
-
-    async def _quantities(
-        self, relays: list[HostedRelay], actual: SubscriptionView | None
-    ) -> dict[str, int]:
-        counts = Counter(relay.plan for relay in relays)
-        for plan_id in counts:
-            await self._price_of(plan_id)
-        return priced_quantities(
-            counts,
-            current_prices={plan: self.prices[plan] for plan in counts},
-            plan_of_price={price: plan for plan, price in self.prices.items()},
-            actual=actual,
         )
 
     async def _price_of(self, plan_id: str) -> str:
@@ -257,6 +260,11 @@ class SubscriptionSync:
             async with self.rt.unit() as unit:
                 await store_subscription(unit, tenant.pubkey, view)
         return view
+
+
+@dataclass(frozen=True, slots=True)
+class _RelayId:
+    id: str
 
 
 def _is_over(relay: HostedRelay) -> bool:

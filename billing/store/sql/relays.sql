@@ -38,6 +38,16 @@ WHERE invoice_relays.invoice_id = :invoice_id ORDER BY hosted_relays.created_at,
 INSERT INTO invoice_relays (invoice_id, relay_id) VALUES (:invoice_id, :relay_id)
 ON CONFLICT (invoice_id, relay_id) DO NOTHING
 
+-- name: uncarried
+-- Relays of a tenant that wait for payment and that no living invoice carries.
+SELECT id FROM hosted_relays
+WHERE tenant = :tenant AND state = 'pending_payment' AND NOT EXISTS (
+    SELECT 1 FROM invoice_relays
+    JOIN invoices ON invoices.id = invoice_relays.invoice_id
+    WHERE invoice_relays.relay_id = hosted_relays.id
+        AND invoices.status IN ('draft', 'open', 'paid')
+)
+
 -- name: invoices_of
 -- The invoices that carry a relay.
 SELECT invoice_id FROM invoice_relays WHERE relay_id = :relay_id ORDER BY invoice_id

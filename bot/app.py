@@ -1,0 +1,271 @@
+"""Runs the bot: opens the store, takes the lease, starts the workers, stops in order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+import structlog
+
+from billing.errors import ConfigurationWrong, PurserError
+from billing.lease import RENEW_EVERY_S
+from billing.store.migrate import migrate
+from billing.store.open import open_engine
+from bot.build import Parts, build
+from bot.config import Config
+from bot.dm.inbound import KIND_LEGACY, KIND_WRAP
+from bot.http import HttpServer, create_app
+from bot.metrics import Metrics
+from bot.nostr.filters import Filter
+from bot.nostr.identity import BotProfile, identity_events
+from bot.nostr.pool import Lease as RelayLease
+from bot.supervise import Phase, Supervisor, Worker, periodic, service, stop_on_signals
+from bot.systemd import Systemd
+
+log = structlog.stdlib.get_logger("purser")
+
+QUICK_S: Final = 1.0
+"""Workers that money waits for look this often; a change wakes them at once."""
+SLOW_S: Final = 5.0
+RECONCILE_S: Final = 900.0
+"""What every webhook missed is found within a quarter of an hour."""
+IDENTITY_S: Final = 86_400.0
+CLOCK_POLL_S: Final = 0.5
+LEASE_WAIT_S: Final = 2.0
+
+
+class RunOnce(Protocol):
+    """A worker of billing."""
+
+    async def run_once(self, now: int) -> int: ...
+
+
+class App:
+    """One bot: `run` returns after an orderly stop."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.supervisor = Supervisor(ids=parts.ids, alarm=self._alarm)
+        self.metrics = Metrics()
+        self.stop = asyncio.Event()
+        self.http = HttpServer(
+            create_app(parts.inbox, self.supervisor, self.metrics),
+            host=parts.config.http.host,
+            port=parts.config.http.port,
+            trusted_proxies=parts.config.http.trusted_proxies,
+        )
+        self._inbox_since = 0
+        self._inbox_leases: list[RelayLease] = []
+
+    async def run(self) -> None:
+        """Until `stop` is set or the lease is lost."""
+        parts = self.parts
+        await self._take_lease()
+        await self._check_account()
+        if parts.config.payee.nwc is not None:
+            await parts.book.configure_payee(parts.config.payee.nwc.get_secret_value())
+        self._inbox_since = await parts.inbound.since()
+        self.supervisor.require("inbox relays")
+        self.supervisor.add(self._workers())
+        systemd = Systemd(os.environ)
+        watchdog = systemd.watchdog(self.supervisor, self._tiny_commit)
+        if watchdog is not None:
+            self.supervisor.add([watchdog])
+        systemd.ready()
+        log.info("bot.started", npub=parts.config.keys.npub, version=parts.config.livemode)
+        try:
+            await self.supervisor.run(self.stop)
+        finally:
+            systemd.stopping()
+            await self._close()
+            log.info("bot.stopped")
+
+    # --- start ----------------------------------------------------------------------------------
+
+    async def _take_lease(self) -> None:
+        waited = False
+        while not await self.parts.lease.take():
+            if not waited:
+                log.warning("lease.waiting", what="another instance is active on this database")
+                waited = True
+            await asyncio.sleep(LEASE_WAIT_S)
+
+    async def _check_account(self) -> None:
+        """The key must belong to the account and mode that the configuration names."""
+        config = self.parts.config
+        try:
+            account = await self.parts.stripe.account()
+        except PurserError as error:
+            log.warning("stripe.not_checked", error=str(error))
+            return
+        if config.stripe.account is not None and account.id != config.stripe.account:
+            raise ConfigurationWrong(
+                "stripe.account", f"the key belongs to {account.id}, not {config.stripe.account}"
+            )
+
+    def _workers(self) -> list[Worker]:
+        parts = self.parts
+        return [
+            service("http", self.http.run, phase=Phase.INTAKE),
+            service("ingest", parts.ingest.run, phase=Phase.WORK),
+            service("lease", self._keep_lease),
+            service("inbox relays", self._listen, phase=Phase.INTAKE),
+            service("wallets", self._hear_wallets),
+            self._worker("inbound", parts.inbound, QUICK_S),
+            self._worker("events", parts.events, QUICK_S),
+            self._worker("subscriptions", parts.sync, QUICK_S),
+            self._worker("collection", parts.collector, QUICK_S),
+            self._worker("resolver", parts.resolver, QUICK_S),
+            self._worker("settlements", parts.placer, QUICK_S),
+            self._worker("relays", parts.keeper, QUICK_S),
+            self._worker("outbox", parts.outbox, QUICK_S),
+            self._worker("prober", parts.prober, QUICK_S),
+            self._worker("idle wallets", parts.wallets, 60.0, wakes=False),
+            self._worker("reconcile", parts.reconciler, RECONCILE_S, wakes=False),
+            self._periodic("identity", self._publish_identity, IDENTITY_S),
+            *self._sandbox_workers(),
+        ]
+
+    def _worker(self, name: str, worker: RunOnce, every_s: float, *, wakes: bool = True) -> Worker:
+        async def run_once(now: int) -> None:
+            await worker.run_once(now)
+
+        wake = self.parts.rt.wakeups.subscribe() if wakes else None
+        return self._periodic(name, run_once, every_s, wake=wake)
+
+    def _periodic(
+        self,
+        name: str,
+        run_once: Callable[[int], Awaitable[None]],
+        every_s: float,
+        *,
+        wake: asyncio.Event | None = None,
+    ) -> Worker:
+        return periodic(
+            name,
+            run_once,
+            every_s=every_s,
+            clock=self.parts.clock,
+            ids=self.parts.ids,
+            wake=wake,
+        )
+
+    # --- services -------------------------------------------------------------------------------
+
+    async def _keep_lease(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_EVERY_S)
+            if not await self.parts.lease.renew():
+                log.error("lease.lost", what="another instance took over; stopping")
+                self.stop.set()
+
+    async def _listen(self) -> None:
+        """Subscribe to our own inbox on every configured relay; the pool keeps it alive."""
+        parts = self.parts
+        own = parts.config.keys.pubkey
+
+        def filters() -> tuple[Filter, ...]:
+            return (
+                Filter(kinds=(KIND_WRAP, KIND_LEGACY), tags={"p": (own,)}, since=self._inbox_since),
+            )
+
+        try:
+            for url in parts.config.bot.relays:
+                lease = parts.pool.acquire(url, trusted=True, auth=True)
+                if not isinstance(lease, RelayLease):
+                    raise ConfigurationWrong("bot.relays", f"{url}: {lease.reason}")
+                self._inbox_leases.append(lease)
+                lease.connection.query(filters, parts.inbound.offer)
+            await self._until_one_is_open()
+            while True:
+                await asyncio.sleep(60)
+                self._inbox_since = await parts.inbound.since()
+        finally:
+            while self._inbox_leases:
+                self._inbox_leases.pop().release()
+
+    async def _until_one_is_open(self) -> None:
+        while not any(lease.connection.is_open for lease in self._inbox_leases):
+            await asyncio.sleep(0.1)
+        self.supervisor.done("inbox relays")
+
+    async def _hear_wallets(self) -> None:
+        """Late answers of a former life, and the payee's notifications."""
+        while True:
+            await self.parts.wallets.listen()
+            await asyncio.sleep(300)
+
+    async def _publish_identity(self, now: int) -> None:
+        config = self.parts.config
+        own = tuple(config.bot.relays)
+        events = identity_events(
+            config.keys,
+            BotProfile(config.bot.name, config.bot.about),
+            inbox_relays=own,
+            write_relays=own,
+            now=now,
+        )
+        for event in events:
+            told = await self.parts.pool.publish_many(own, event, trusted=True, auth=True)
+            told |= await self.parts.pool.publish_many(
+                [u for u in config.bot.indexer_relays if u not in own], event, trusted=True
+            )
+            log.info(
+                "identity.published",
+                kind=event.kind,
+                accepted=[url for url, answer in told.items() if answer.accepted],
+            )
+
+    def _sandbox_workers(self) -> list[Worker]:
+        if not self.parts.config.sandbox.enabled or self.parts.config.stripe.api_base is None:
+            return []
+        return [service("sandbox clock", self._follow_sandbox_clock)]
+
+    async def _follow_sandbox_clock(self) -> None:
+        """Billing time is what the embedded Stripe lives in (two clocks)."""
+        url = f"{self.parts.config.stripe.api_base}/sandbox/clock"
+        while True:
+            answer = await self.parts.http.get(url)
+            if answer.status_code == 200:
+                self.parts.clock.set_billing_offset(int(answer.json()["offset_s"]))
+                self.parts.rt.wakeups.changed()
+            await asyncio.sleep(CLOCK_POLL_S)
+
+    # --- the rest -------------------------------------------------------------------------------
+
+    async def _tiny_commit(self) -> None:
+        async with self.parts.engine.transaction() as tx:
+            await tx.execute(
+                "leases.set_cursor", name="watchdog", value=str(self.parts.clock.now())
+            )
+
+    async def _alarm(self, name: str, text: str) -> None:
+        async with self.parts.rt.unit() as unit:
+            key = f"worker:{name}:{unit.now // 3600}"
+            await self.parts.rt.alarm(unit, key, f"Worker {name} {text}")
+
+    async def _close(self) -> None:
+        parts = self.parts
+        await parts.ingest.stop()
+        await parts.wallets.close()
+        await parts.pool.close()
+        await parts.http.aclose()
+        if parts.lease.token:
+            await parts.lease.release()
+        await parts.engine.close()
+
+
+async def run_app(config: Config) -> None:
+    """The whole bot until SIGTERM or SIGINT. Raises `PurserError`, `StoreError` at the start."""
+    config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    engine = await open_engine(config.store_url)
+    try:
+        await migrate(engine)
+        app = App(build(config, engine))
+    except BaseException:
+        await engine.close()
+        raise
+    stop_on_signals(app.stop)
+    await app.run()

@@ -1,0 +1,219 @@
+"""Makes the parts of a running bot from a configuration; `bot.app` puts them to work."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final
+
+import httpx
+
+from billing.accounts import Accounts
+from billing.collection import Collector
+from billing.connections import ConnectionBook, Prober, WalletCommands
+from billing.desk import Desk, Policy
+from billing.events import EventWorker
+from billing.handlers import Handlers
+from billing.inbox import Inbox
+from billing.ingest import Ingest
+from billing.lease import Lease
+from billing.model import Rail
+from billing.orders import Orders
+from billing.outbox import OutboxWorker
+from billing.payer_replies import Witness
+from billing.ports import HostedRelays, StripeGateway
+from billing.rails.card import CardRail
+from billing.rails.issue import Issuer
+from billing.rails.manual import ManualRail
+from billing.rails.nwc import NwcRail
+from billing.rate_book import RateBook
+from billing.rate_sources import build_rate_sources
+from billing.reconcile import Reconciler
+from billing.relays import RelayKeeper
+from billing.resolver import Resolver
+from billing.settlements import Placer
+from billing.store.engine import MigratableEngine
+from billing.store.vault import Key, KeyRing, Vault
+from billing.stripe_gateway import StripeSdkGateway
+from billing.subscription_changes import Changer
+from billing.subscription_sync import SubscriptionSync
+from billing.unit import Runtime, Wakeups
+from bot.clock import SystemClock, SystemIds
+from bot.config import Config
+from bot.dm.commands.registry import Services
+from bot.dm.inbound import Inbound
+from bot.dm.outbound import Outbound
+from bot.nostr.directory import Directory
+from bot.nostr.egress import Egress
+from bot.nostr.nwc_transport import RelayNwcTransport
+from bot.nostr.pool import RelayPool
+from bot.relayhost import registry as relay_hosts
+from bot.relayhost.http import new_client, nip98_authorize
+from bot.relayhost.zooid import derived_secrets
+from bot.wallets import Wallets
+
+BECH32_OF_NETWORK: Final = {"bitcoin": "bc", "testnet": "tb", "signet": "tbs", "regtest": "bcrt"}
+
+
+@dataclass(slots=True)
+class Parts:
+    """Everything a running bot consists of."""
+
+    config: Config
+    clock: SystemClock
+    ids: SystemIds
+    engine: MigratableEngine
+    lease: Lease
+    rt: Runtime
+    vault: Vault
+    http: httpx.AsyncClient
+    stripe: StripeGateway
+    pool: RelayPool
+    directory: Directory
+    book: ConnectionBook
+    wallets: Wallets
+    host: HostedRelays
+    rates: RateBook
+    ingest: Ingest
+    inbox: Inbox
+    inbound: Inbound
+    events: EventWorker
+    sync: SubscriptionSync
+    collector: Collector
+    resolver: Resolver
+    placer: Placer
+    keeper: RelayKeeper
+    outbox: OutboxWorker
+    prober: Prober
+    reconciler: Reconciler
+
+
+def key_ring(config: Config) -> KeyRing:
+    """The vault's keys, named by what they are: an id that shows nothing of the key."""
+    return KeyRing(
+        tuple(
+            Key(hashlib.sha256(b"purser/key-id" + secret).hexdigest()[:8], secret)
+            for secret in config.vault_keys
+        )
+    )
+
+
+def build_stripe(config: Config, ids: SystemIds) -> StripeSdkGateway:
+    """The real SDK, against Stripe or the configured emulator."""
+    assert config.stripe.api_key is not None
+    return StripeSdkGateway(
+        config.stripe.api_key.get_secret_value(),
+        ids,
+        api_base=config.stripe.api_base,
+        requests_per_s=config.stripe.requests_per_s,
+    )
+
+
+def build_host(config: Config, clock: SystemClock) -> HostedRelays:
+    """The configured relay host."""
+    keys = config.keys
+    master = hashlib.sha256(b"purser/relay-host" + keys.reveal_nsec().encode()).digest()
+    tools = relay_hosts.Tools(
+        client=new_client(config.relay_host.timeout_s),
+        authorize=nip98_authorize(keys, clock.now),
+        secret_of=derived_secrets(master),
+        sandbox=config.sandbox.enabled,
+    )
+    return relay_hosts.build(config.relay_host, tools)
+
+
+def build(config: Config, engine: MigratableEngine) -> Parts:
+    """All parts, on an open and migrated database; nothing runs yet."""
+    clock = SystemClock(config.sandbox.billing_offset_s)
+    ids = SystemIds()
+    lease = Lease(engine, clock, ids.new("instance"))
+    rt = Runtime(engine, clock, ids, Wakeups(), lease, config.operator_pubkeys)
+    vault = Vault(key_ring(config), ids)
+    stripe = build_stripe(config, ids)
+    http = httpx.AsyncClient(timeout=config.rates.timeout_s, follow_redirects=False)
+    rates = RateBook(
+        build_rate_sources(config.rates.sources, http, clock, base_url=config.rates.base_url),
+        clock,
+        rules=config.rate_rules(),
+        cache_s=config.rates.cache_s,
+    )
+    pool = RelayPool(
+        Egress(allow_private=config.sandbox.allow_private), clock, ids, keys=config.keys
+    )
+    directory = Directory(pool, clock, config.bot.indexer_relays)
+    book = ConnectionBook(rt, vault, allow_private=config.sandbox.allow_private)
+    wallets = Wallets(
+        rt=rt,
+        book=book,
+        witness=Witness(rt),
+        clock=clock,
+        payee_transport=RelayNwcTransport(pool, clock, ids, trusted=True),
+        payer_transport=RelayNwcTransport(pool, clock, ids),
+        network=BECH32_OF_NETWORK[config.payee.network],
+        pinned_payee=config.payee.pubkey,
+    )
+    catalogue = config.catalogue()
+    issuer = Issuer(rt, stripe, wallets, rates, config.payee.kind)
+    host = build_host(config, clock)
+    ingest = Ingest(engine, wake=rt.wakeups.changed)
+    desk = Desk(rt, _policy(config))
+    services = Services(desk, Orders(desk, catalogue), Accounts(desk), WalletCommands(desk, book))
+    own_relays = tuple(config.bot.relays)
+    return Parts(
+        config=config,
+        clock=clock,
+        ids=ids,
+        engine=engine,
+        lease=lease,
+        rt=rt,
+        vault=vault,
+        http=http,
+        stripe=stripe,
+        pool=pool,
+        directory=directory,
+        book=book,
+        wallets=wallets,
+        host=host,
+        rates=rates,
+        ingest=ingest,
+        inbox=Inbox(
+            clock=clock,
+            engine=engine,
+            ingest=ingest,
+            secrets=[s.get_secret_value() for s in config.stripe.webhook_secrets],
+            tolerance_s=config.stripe.webhook_tolerance_s,
+        ),
+        inbound=Inbound(rt, config.keys, services),
+        events=EventWorker(rt, Handlers(rt, stripe), livemode=config.livemode),
+        sync=SubscriptionSync(
+            rt, stripe, catalogue, Changer(rt, stripe), email_domain=config.stripe.email_domain
+        ),
+        collector=Collector(
+            rt,
+            stripe,
+            issuer,
+            NwcRail(rt, wallets, issuer),
+            CardRail(rt, stripe),
+            ManualRail(rt, issuer),
+            tuple(Rail(rail) for rail in config.collection.rails),
+        ),
+        resolver=Resolver(rt, wallets),
+        placer=Placer(rt, stripe),
+        keeper=RelayKeeper(rt, host, catalogue, config.relay_domain),
+        outbox=OutboxWorker(
+            rt,
+            Outbound(rt, config.keys, vault, pool, directory, own_relays, frozenset(own_relays)),
+        ),
+        prober=Prober(rt, wallets, wallets),
+        reconciler=Reconciler(rt, stripe),
+    )
+
+
+def _policy(config: Config) -> Policy:
+    registration = config.registration
+    return Policy(
+        allowed=config.allowed_pubkeys,
+        max_unpaid_relays=registration.max_unpaid_relays,
+        unpaid_expires_s=registration.unpaid_expires_s,
+        commands_per_minute=registration.messages_per_minute,
+    )
