@@ -194,6 +194,7 @@ def finalize(world: World, invoice: Obj, *, tell: bool = True) -> Obj:
         effective_at=now,
         ending_balance=customer["balance"],
         hosted_invoice_url=f"https://invoice.stripe.com/i/{invoice['id']}",
+        last_finalization_error=None,
         invoice_pdf=f"https://pay.stripe.com/invoice/{invoice['id']}/pdf",
         number=f"{customer['invoice_prefix']}-{customer['next_invoice_sequence']:04d}",
         starting_balance=starting,
