@@ -13,7 +13,8 @@ from bot.nostr.nwc_transport import RelayNwcTransport
 from bot.nostr.pool import RelayPool
 from bot.nostr.relay_policy import Reconnect
 from wallet.nwc import NwcPayee, NwcPayer
-from wallet.nwc_session import NwcSession, Observers
+from wallet.nwc_replies import Observers
+from wallet.nwc_session import NwcSession
 from wallet.nwc_uri import parse
 from wallet.ports import Encryption, PayReply, Transaction
 
