@@ -15,12 +15,16 @@ from billing.views import InvoiceView
 
 PAID_BY_KEY: Final = "purser_paid_by"
 """Invoice metadata: the payment hash with which we marked it paid."""
+_FINAL: Final = ("paid", "void", "deleted")
 _PAYING_ENDS: Final = (RelayState.PENDING_PAYMENT, RelayState.LIMITED, RelayState.STOPPED)
 
 
 async def refresh(rt: Runtime, unit: Unit, tenant: str, view: InvoiceView) -> Invoice:
     """Store what Stripe just said and do what follows from it."""
     before = await invoices.get(unit.tx, view.id)
+    if before is not None and before.status in _FINAL and view.status != before.status:
+        # Fetched before, stored after a newer answer: what is final does not come back.
+        return before
     invoice = await invoices.upsert(unit.tx, tenant, view, now=unit.now)
     if before is None:
         await _first_sight(unit, invoice)

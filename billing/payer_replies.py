@@ -32,7 +32,9 @@ class Witness:
             request = await payments.request_by_hash(unit.tx, transaction.payment_hash)
             if request is None:
                 return
-            await unit.tx.execute("payments.look_up_now", id=request.id, now=unit.now)
+            sooner = await unit.tx.execute("payments.look_up_now", id=request.id, now=unit.now)
+            if not sooner:
+                return
             await unit.record(
                 "request.look_up_now",
                 tenant=request.tenant,

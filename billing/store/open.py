@@ -23,7 +23,9 @@ def sqlite_path(url_or_path: str | Path) -> str | None:
         return None
     for prefix in ("sqlite://", "sqlite:"):
         if text.startswith(prefix):
-            return text.removeprefix(prefix)
+            path = text.removeprefix(prefix)
+            # Four slashes are the customary form of an absolute path, three are meant as one too.
+            return f"/{path.lstrip('/')}" if path.startswith("//") else path
     if "://" in text:
         raise StoreUnavailable("a database is a file, sqlite:FILE or postgresql://…")
     return text

@@ -74,7 +74,7 @@ class Outbound:
 
     async def _relays_of(self, recipient: str) -> tuple[str, ...]:
         """Their inbox relays; where they have announced none, the bot's own: they write there."""
-        answer = await self.directory.inbox_relays(recipient)
+        answer = await self.directory.inbox(recipient)
         if isinstance(answer, Found):
             return tuple(answer.relays)
         if isinstance(answer, LookupFailed):

@@ -72,7 +72,7 @@ UPDATE payment_requests SET escalated_at = :now WHERE id = :id AND escalated_at 
 -- name: look_up_now
 -- Something hints at money: ask our wallet now.
 UPDATE payment_requests SET next_lookup_at = :now
-WHERE id = :id AND state <> 'settled'
+WHERE id = :id AND state <> 'settled' AND (next_lookup_at IS NULL OR next_lookup_at > :now)
 
 -- name: claim_request
 -- The payer's wallet showed a valid preimage: no other charge may start (M6).
