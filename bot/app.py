@@ -34,6 +34,7 @@ RECONCILE_S: Final = 900.0
 IDENTITY_S: Final = 86_400.0
 CLOCK_POLL_S: Final = 0.5
 LEASE_WAIT_S: Final = 2.0
+OPEN_WAIT_S: Final = 5.0
 
 
 class RunOnce(Protocol):
@@ -47,14 +48,14 @@ class App:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        self.supervisor = Supervisor(ids=parts.ids, alarm=self._alarm)
+        self.supervisor = Supervisor(ids=parts.core.ids, alarm=self._alarm)
         self.metrics = Metrics()
         self.stop = asyncio.Event()
         self.http = HttpServer(
-            create_app(parts.inbox, self.supervisor, self.metrics),
-            host=parts.config.http.host,
-            port=parts.config.http.port,
-            trusted_proxies=parts.config.http.trusted_proxies,
+            create_app(parts.intake.inbox, self.supervisor, self.metrics),
+            host=parts.core.config.http.host,
+            port=parts.core.config.http.port,
+            trusted_proxies=parts.core.config.http.trusted_proxies,
         )
         self._inbox_since = 0
         self._inbox_leases: list[RelayLease] = []
@@ -64,9 +65,9 @@ class App:
         parts = self.parts
         await self._take_lease()
         await self._check_account()
-        if parts.config.payee.nwc is not None:
-            await parts.book.configure_payee(parts.config.payee.nwc.get_secret_value())
-        self._inbox_since = await parts.inbound.since()
+        if parts.core.config.payee.nwc is not None:
+            await parts.core.book.configure_payee(parts.core.config.payee.nwc.get_secret_value())
+        self._inbox_since = await parts.intake.inbound.since()
         self.supervisor.require("inbox relays")
         self.supervisor.add(self._workers())
         systemd = Systemd(os.environ)
@@ -74,7 +75,9 @@ class App:
         if watchdog is not None:
             self.supervisor.add([watchdog])
         systemd.ready()
-        log.info("bot.started", npub=parts.config.keys.npub, version=parts.config.livemode)
+        log.info(
+            "bot.started", npub=parts.core.config.keys.npub, livemode=parts.core.config.livemode
+        )
         try:
             await self.supervisor.run(self.stop)
         finally:
@@ -86,7 +89,7 @@ class App:
 
     async def _take_lease(self) -> None:
         waited = False
-        while not await self.parts.lease.take():
+        while not await self.parts.core.lease.take():
             if not waited:
                 log.warning("lease.waiting", what="another instance is active on this database")
                 waited = True
@@ -94,9 +97,9 @@ class App:
 
     async def _check_account(self) -> None:
         """The key must belong to the account and mode that the configuration names."""
-        config = self.parts.config
+        config = self.parts.core.config
         try:
-            account = await self.parts.stripe.account()
+            account = await self.parts.core.stripe.account()
         except PurserError as error:
             log.warning("stripe.not_checked", error=str(error))
             return
@@ -109,21 +112,21 @@ class App:
         parts = self.parts
         return [
             service("http", self.http.run, phase=Phase.INTAKE),
-            service("ingest", parts.ingest.run, phase=Phase.WORK),
+            service("ingest", parts.intake.ingest.run, phase=Phase.WORK),
             service("lease", self._keep_lease),
             service("inbox relays", self._listen, phase=Phase.INTAKE),
             service("wallets", self._hear_wallets),
-            self._worker("inbound", parts.inbound, QUICK_S),
-            self._worker("events", parts.events, QUICK_S),
-            self._worker("subscriptions", parts.sync, QUICK_S),
-            self._worker("collection", parts.collector, QUICK_S),
-            self._worker("resolver", parts.resolver, QUICK_S),
-            self._worker("settlements", parts.placer, QUICK_S),
-            self._worker("relays", parts.keeper, QUICK_S),
-            self._worker("outbox", parts.outbox, QUICK_S),
-            self._worker("prober", parts.prober, QUICK_S),
-            self._worker("idle wallets", parts.wallets, 60.0, wakes=False),
-            self._worker("reconcile", parts.reconciler, RECONCILE_S, wakes=False),
+            self._worker("inbound", parts.intake.inbound, QUICK_S),
+            self._worker("events", parts.workers.events, QUICK_S),
+            self._worker("subscriptions", parts.workers.sync, QUICK_S),
+            self._worker("collection", parts.workers.collector, QUICK_S),
+            self._worker("resolver", parts.workers.resolver, QUICK_S),
+            self._worker("settlements", parts.workers.placer, QUICK_S),
+            self._worker("relays", parts.workers.keeper, QUICK_S),
+            self._worker("outbox", parts.workers.outbox, QUICK_S),
+            self._worker("prober", parts.workers.prober, QUICK_S),
+            self._worker("idle wallets", parts.core.wallets, 60.0, wakes=False),
+            self._worker("reconcile", parts.workers.reconciler, RECONCILE_S, wakes=False),
             self._periodic("identity", self._publish_identity, IDENTITY_S),
             *self._sandbox_workers(),
         ]
@@ -132,7 +135,7 @@ class App:
         async def run_once(now: int) -> None:
             await worker.run_once(now)
 
-        wake = self.parts.rt.wakeups.subscribe() if wakes else None
+        wake = self.parts.core.rt.wakeups.subscribe() if wakes else None
         return self._periodic(name, run_once, every_s, wake=wake)
 
     def _periodic(
@@ -147,8 +150,8 @@ class App:
             name,
             run_once,
             every_s=every_s,
-            clock=self.parts.clock,
-            ids=self.parts.ids,
+            clock=self.parts.core.clock,
+            ids=self.parts.core.ids,
             wake=wake,
         )
 
@@ -157,14 +160,14 @@ class App:
     async def _keep_lease(self) -> None:
         while True:
             await asyncio.sleep(RENEW_EVERY_S)
-            if not await self.parts.lease.renew():
+            if not await self.parts.core.lease.renew():
                 log.error("lease.lost", what="another instance took over; stopping")
                 self.stop.set()
 
     async def _listen(self) -> None:
         """Subscribe to our own inbox on every configured relay; the pool keeps it alive."""
         parts = self.parts
-        own = parts.config.keys.pubkey
+        own = parts.core.config.keys.pubkey
 
         def filters() -> tuple[Filter, ...]:
             return (
@@ -172,33 +175,34 @@ class App:
             )
 
         try:
-            for url in parts.config.bot.relays:
-                lease = parts.pool.acquire(url, trusted=True, auth=True)
+            for url in parts.core.config.bot.relays:
+                lease = parts.core.pool.acquire(url, trusted=True, auth=True)
                 if not isinstance(lease, RelayLease):
                     raise ConfigurationWrong("bot.relays", f"{url}: {lease.reason}")
                 self._inbox_leases.append(lease)
-                lease.connection.query(filters, parts.inbound.offer)
+                lease.connection.query(filters, parts.intake.inbound.offer)
             await self._until_one_is_open()
             while True:
                 await asyncio.sleep(60)
-                self._inbox_since = await parts.inbound.since()
+                self._inbox_since = await parts.intake.inbound.since()
         finally:
             while self._inbox_leases:
                 self._inbox_leases.pop().release()
 
     async def _until_one_is_open(self) -> None:
-        while not any(lease.connection.is_open for lease in self._inbox_leases):
-            await asyncio.sleep(0.1)
+        waits = [lease.connection for lease in self._inbox_leases]
+        while not any(connection.is_open for connection in waits):
+            await asyncio.gather(*(connection.opened(OPEN_WAIT_S) for connection in waits))
         self.supervisor.done("inbox relays")
 
     async def _hear_wallets(self) -> None:
         """Late answers of a former life, and the payee's notifications."""
         while True:
-            await self.parts.wallets.listen()
+            await self.parts.core.wallets.listen()
             await asyncio.sleep(300)
 
     async def _publish_identity(self, now: int) -> None:
-        config = self.parts.config
+        config = self.parts.core.config
         own = tuple(config.bot.relays)
         events = identity_events(
             config.keys,
@@ -208,8 +212,8 @@ class App:
             now=now,
         )
         for event in events:
-            told = await self.parts.pool.publish_many(own, event, trusted=True, auth=True)
-            told |= await self.parts.pool.publish_many(
+            told = await self.parts.core.pool.publish_many(own, event, trusted=True, auth=True)
+            told |= await self.parts.core.pool.publish_many(
                 [u for u in config.bot.indexer_relays if u not in own], event, trusted=True
             )
             log.info(
@@ -219,42 +223,46 @@ class App:
             )
 
     def _sandbox_workers(self) -> list[Worker]:
-        if not self.parts.config.sandbox.enabled or self.parts.config.stripe.api_base is None:
+        if (
+            not self.parts.core.config.sandbox.enabled
+            or self.parts.core.config.stripe.api_base is None
+        ):
             return []
         return [service("sandbox clock", self._follow_sandbox_clock)]
 
     async def _follow_sandbox_clock(self) -> None:
         """Billing time is what the embedded Stripe lives in (two clocks)."""
-        url = f"{self.parts.config.stripe.api_base}/sandbox/clock"
+        url = f"{self.parts.core.config.stripe.api_base}/sandbox/clock"
         while True:
-            answer = await self.parts.http.get(url)
+            answer = await self.parts.core.http.get(url)
             if answer.status_code == 200:
-                self.parts.clock.set_billing_offset(int(answer.json()["offset_s"]))
-                self.parts.rt.wakeups.changed()
+                self.parts.core.clock.set_billing_offset(int(answer.json()["offset_s"]))
+                self.parts.core.rt.wakeups.changed()
             await asyncio.sleep(CLOCK_POLL_S)
 
     # --- the rest -------------------------------------------------------------------------------
 
     async def _tiny_commit(self) -> None:
-        async with self.parts.engine.transaction() as tx:
+        async with self.parts.core.engine.transaction() as tx:
             await tx.execute(
-                "leases.set_cursor", name="watchdog", value=str(self.parts.clock.now())
+                "leases.set_cursor", name="watchdog", value=str(self.parts.core.clock.now())
             )
 
     async def _alarm(self, name: str, text: str) -> None:
-        async with self.parts.rt.unit() as unit:
+        async with self.parts.core.rt.unit() as unit:
             key = f"worker:{name}:{unit.now // 3600}"
-            await self.parts.rt.alarm(unit, key, f"Worker {name} {text}")
+            await self.parts.core.rt.alarm(unit, key, f"Worker {name} {text}")
 
     async def _close(self) -> None:
         parts = self.parts
-        await parts.ingest.stop()
-        await parts.wallets.close()
-        await parts.pool.close()
-        await parts.http.aclose()
-        if parts.lease.token:
-            await parts.lease.release()
-        await parts.engine.close()
+        await parts.intake.ingest.stop()
+        await parts.core.wallets.close()
+        await parts.core.pool.close()
+        await parts.core.http.aclose()
+        await parts.core.stripe.close()
+        if parts.core.lease.token:
+            await parts.core.lease.release()
+        await parts.core.engine.close()
 
 
 async def run_app(config: Config) -> None:

@@ -21,7 +21,8 @@ from billing.model import Rail
 from billing.orders import Orders
 from billing.outbox import OutboxWorker
 from billing.payer_replies import Witness
-from billing.ports import HostedRelays, StripeGateway
+from billing.plans import Catalogue
+from billing.ports import HostedRelays
 from billing.rails.card import CardRail
 from billing.rails.issue import Issuer
 from billing.rails.manual import ManualRail
@@ -55,9 +56,9 @@ from bot.wallets import Wallets
 BECH32_OF_NETWORK: Final = {"bitcoin": "bc", "testnet": "tb", "signet": "tbs", "regtest": "bcrt"}
 
 
-@dataclass(slots=True)
-class Parts:
-    """Everything a running bot consists of."""
+@dataclass(frozen=True, slots=True)
+class Core:
+    """What reaches the outside, and what everything else is built on."""
 
     config: Config
     clock: SystemClock
@@ -67,16 +68,28 @@ class Parts:
     rt: Runtime
     vault: Vault
     http: httpx.AsyncClient
-    stripe: StripeGateway
+    stripe: StripeSdkGateway
     pool: RelayPool
-    directory: Directory
     book: ConnectionBook
     wallets: Wallets
     host: HostedRelays
     rates: RateBook
+    catalogue: Catalogue
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """What comes in: webhooks and direct messages."""
+
     ingest: Ingest
     inbox: Inbox
     inbound: Inbound
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """Each has `run_once(now)`."""
+
     events: EventWorker
     sync: SubscriptionSync
     collector: Collector
@@ -86,6 +99,15 @@ class Parts:
     outbox: OutboxWorker
     prober: Prober
     reconciler: Reconciler
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything a running bot consists of."""
+
+    core: Core
+    intake: Intake
+    workers: Workers
 
 
 def key_ring(config: Config) -> KeyRing:
@@ -124,42 +146,23 @@ def build_host(config: Config, clock: SystemClock) -> HostedRelays:
 
 def build(config: Config, engine: MigratableEngine) -> Parts:
     """All parts, on an open and migrated database; nothing runs yet."""
+    core = build_core(config, engine)
+    return Parts(core, _build_intake(core), _build_workers(core))
+
+
+def build_core(config: Config, engine: MigratableEngine) -> Core:
+    """Clients and stores; also what the command line's own calls need."""
     clock = SystemClock(config.sandbox.billing_offset_s)
     ids = SystemIds()
     lease = Lease(engine, clock, ids.new("instance"))
     rt = Runtime(engine, clock, ids, Wakeups(), lease, config.operator_pubkeys)
     vault = Vault(key_ring(config), ids)
-    stripe = build_stripe(config, ids)
     http = httpx.AsyncClient(timeout=config.rates.timeout_s, follow_redirects=False)
-    rates = RateBook(
-        build_rate_sources(config.rates.sources, http, clock, base_url=config.rates.base_url),
-        clock,
-        rules=config.rate_rules(),
-        cache_s=config.rates.cache_s,
-    )
     pool = RelayPool(
         Egress(allow_private=config.sandbox.allow_private), clock, ids, keys=config.keys
     )
-    directory = Directory(pool, clock, config.bot.indexer_relays)
     book = ConnectionBook(rt, vault, allow_private=config.sandbox.allow_private)
-    wallets = Wallets(
-        rt=rt,
-        book=book,
-        witness=Witness(rt),
-        clock=clock,
-        payee_transport=RelayNwcTransport(pool, clock, ids, trusted=True),
-        payer_transport=RelayNwcTransport(pool, clock, ids),
-        network=BECH32_OF_NETWORK[config.payee.network],
-        pinned_payee=config.payee.pubkey,
-    )
-    catalogue = config.catalogue()
-    issuer = Issuer(rt, stripe, wallets, rates, config.payee.kind)
-    host = build_host(config, clock)
-    ingest = Ingest(engine, wake=rt.wakeups.changed)
-    desk = Desk(rt, _policy(config))
-    services = Services(desk, Orders(desk, catalogue), Accounts(desk), WalletCommands(desk, book))
-    own_relays = tuple(config.bot.relays)
-    return Parts(
+    return Core(
         config=config,
         clock=clock,
         ids=ids,
@@ -168,43 +171,83 @@ def build(config: Config, engine: MigratableEngine) -> Parts:
         rt=rt,
         vault=vault,
         http=http,
-        stripe=stripe,
+        stripe=build_stripe(config, ids),
         pool=pool,
-        directory=directory,
         book=book,
-        wallets=wallets,
-        host=host,
-        rates=rates,
-        ingest=ingest,
-        inbox=Inbox(
+        wallets=Wallets(
+            rt=rt,
+            book=book,
+            witness=Witness(rt),
             clock=clock,
-            engine=engine,
-            ingest=ingest,
-            secrets=[s.get_secret_value() for s in config.stripe.webhook_secrets],
-            tolerance_s=config.stripe.webhook_tolerance_s,
+            payee_transport=RelayNwcTransport(pool, clock, ids, trusted=True),
+            payer_transport=RelayNwcTransport(pool, clock, ids),
+            network=BECH32_OF_NETWORK[config.payee.network],
+            pinned_payee=config.payee.pubkey,
         ),
-        inbound=Inbound(rt, config.keys, services),
+        host=build_host(config, clock),
+        rates=build_rates(config, http, clock),
+        catalogue=config.catalogue(),
+    )
+
+
+def build_rates(config: Config, http: httpx.AsyncClient, clock: SystemClock) -> RateBook:
+    """The configured sources behind one decision."""
+    return RateBook(
+        build_rate_sources(config.rates.sources, http, clock, base_url=config.rates.base_url),
+        clock,
+        rules=config.rate_rules(),
+        cache_s=config.rates.cache_s,
+    )
+
+
+def _build_intake(core: Core) -> Intake:
+    config, rt = core.config, core.rt
+    ingest = Ingest(core.engine, wake=rt.wakeups.changed)
+    desk = Desk(rt, _policy(config))
+    services = Services(
+        desk, Orders(desk, core.catalogue), Accounts(desk), WalletCommands(desk, core.book)
+    )
+    inbox = Inbox(
+        clock=core.clock,
+        engine=core.engine,
+        ingest=ingest,
+        secrets=[s.get_secret_value() for s in config.stripe.webhook_secrets],
+        tolerance_s=config.stripe.webhook_tolerance_s,
+    )
+    return Intake(ingest, inbox, Inbound(rt, config.keys, services))
+
+
+def _build_workers(core: Core) -> Workers:
+    config, rt, stripe = core.config, core.rt, core.stripe
+    issuer = Issuer(rt, stripe, core.wallets, core.rates, config.payee.kind)
+    own_relays = tuple(config.bot.relays)
+    directory = Directory(core.pool, core.clock, config.bot.indexer_relays)
+    courier = Outbound(
+        rt, config.keys, core.vault, core.pool, directory, own_relays, frozenset(own_relays)
+    )
+    return Workers(
         events=EventWorker(rt, Handlers(rt, stripe), livemode=config.livemode),
         sync=SubscriptionSync(
-            rt, stripe, catalogue, Changer(rt, stripe), email_domain=config.stripe.email_domain
+            rt,
+            stripe,
+            core.catalogue,
+            Changer(rt, stripe),
+            email_domain=config.stripe.email_domain,
         ),
         collector=Collector(
             rt,
             stripe,
             issuer,
-            NwcRail(rt, wallets, issuer),
+            NwcRail(rt, core.wallets, issuer),
             CardRail(rt, stripe),
             ManualRail(rt, issuer),
             tuple(Rail(rail) for rail in config.collection.rails),
         ),
-        resolver=Resolver(rt, wallets),
+        resolver=Resolver(rt, core.wallets),
         placer=Placer(rt, stripe),
-        keeper=RelayKeeper(rt, host, catalogue, config.relay_domain),
-        outbox=OutboxWorker(
-            rt,
-            Outbound(rt, config.keys, vault, pool, directory, own_relays, frozenset(own_relays)),
-        ),
-        prober=Prober(rt, wallets, wallets),
+        keeper=RelayKeeper(rt, core.host, core.catalogue, config.relay_domain),
+        outbox=OutboxWorker(rt, courier),
+        prober=Prober(rt, core.wallets, core.wallets),
         reconciler=Reconciler(rt, stripe),
     )
 
