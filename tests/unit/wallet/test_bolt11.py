@@ -44,7 +44,7 @@ def with_field(tag: int, data: list[int], text: str | None = None) -> str:
     return signed(hrp, [*groups[:-104], tag, *divmod(len(data), 32), *data])
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     network=st.sampled_from(["bc", "tb", "tbs", "bcrt"]),
     amount_msat=st.none() | st.integers(1, MAX_MSAT),
@@ -82,14 +82,14 @@ def test_what_is_encoded_is_decoded(
     assert decoded.features == {8, 14}
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.text(max_size=400) | st.from_regex(r"ln(bc|tb|bcrt)[0-9]{0,20}[munp]?1[a-z0-9]{0,300}"))
 def test_any_text_is_refused_in_words(text: str) -> None:
     with pytest.raises(Bolt11Error):
         decode(text)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(
     st.sampled_from(["lnbc", "lnbcrt1m", "lntb20u"]),
     st.lists(st.integers(0, 31), min_size=0, max_size=300),
@@ -102,7 +102,7 @@ def test_any_signed_data_is_refused_or_decoded(hrp: str, groups: list[int]) -> N
     assert len(decoded.payment_hash) == len(decoded.payment_secret or "") == 64
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_one_changed_character_never_goes_unseen(data: st.DataObject) -> None:
     text = request()

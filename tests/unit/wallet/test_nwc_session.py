@@ -110,7 +110,7 @@ async def make_rig() -> AsyncIterator[MakeRig]:
         await rig.transport.close()
 
 
-# --- negotiation -----------------------------------------------------------------------------------
+# --- negotiation ----------------------------------------------------------------------------------
 
 
 async def test_nip44_is_asked_first_and_remembered(make_rig: MakeRig) -> None:
@@ -202,7 +202,7 @@ async def test_wallet_that_may_not_tell_about_itself(make_rig: MakeRig) -> None:
     assert answer.code == "RESTRICTED"
 
 
-# --- questions -------------------------------------------------------------------------------------
+# --- questions ------------------------------------------------------------------------------------
 
 
 async def test_unreachable_relay_is_said_and_nothing_is_sealed_twice(make_rig: MakeRig) -> None:
@@ -274,7 +274,7 @@ async def test_closing_ends_open_questions(make_rig: MakeRig) -> None:
     assert isinstance(await NwcPayer(session).get_balance(), Unreachable)
 
 
-# --- payee -----------------------------------------------------------------------------------------
+# --- payee ----------------------------------------------------------------------------------------
 
 
 async def answered(rig: Rig, ask: Any, method: str, body: object) -> Any:
@@ -347,7 +347,7 @@ async def test_lists_end_even_where_the_wallet_repeats_itself(make_rig: MakeRig)
     assert [t.payment_hash for t in found] == [HASH]
 
 
-# --- payments --------------------------------------------------------------------------------------
+# --- payments -------------------------------------------------------------------------------------
 
 
 async def test_payment_is_written_once_to_one_relay_and_never_asked(make_rig: MakeRig) -> None:

@@ -98,7 +98,7 @@ def test_loopback_relays_only_where_allowed() -> None:
         parse(text)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(
     st.text(max_size=200)
     | st.builds(lambda a, b: f"nostr+walletconnect:{a}?{b}", st.text(), st.text())
