@@ -28,7 +28,7 @@ _SIGNATURE_GROUPS: Final = 104
 _HASH_GROUPS: Final = 52
 _PUBKEY_GROUPS: Final = 53
 _HALF_ORDER: Final = 0x7FFFFFFF_FFFFFFFF_FFFFFFFF_FFFFFFFF_5D576E73_57A4501D_DFE92F46_681B20A0
-_HRP: Final = re.compile(r"ln(bcrt|bc|tbs|tb)(?:([1-9][0-9]{0,17})([munp])?)?")
+_HRP: Final = re.compile(r"ln(bcrt|bc|tbs|tb)(?:([1-9][0-9]{0,19})([munp])?)?")
 _DIVISOR: Final = {None: 1, "m": 10**3, "u": 10**6, "n": 10**9, "p": 10**12}
 
 
