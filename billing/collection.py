@@ -154,7 +154,7 @@ class Collector:
                 id=s.invoice.id,
                 next_at=until,
                 nwc_retry_at=next_nwc_retry_at(s) if isinstance(step, Wait) else None,
-                seen_at=s.now,
+                seen_wishes=s.invoice.collect_wishes,
             )
         return step.why
 

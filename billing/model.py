@@ -89,6 +89,7 @@ class Tenant:
     created_at: int
     sync_due_at: int | None
     sync_attempts: int
+    sync_wishes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +154,7 @@ class Invoice:
     fetched_at: int
     collect_due_at: int | None
     collect_attempts: int
+    collect_wishes: int
     nwc_tries: int
     nwc_retry_at: int | None
     show_wanted: int
@@ -188,6 +190,7 @@ class PaymentRequest:
     unpaid_lookups: int
     not_found_lookups: int
     next_lookup_at: int | None
+    hints: int
     last_lookup_at: int | None
     failed_lookups_since: int | None
     escalated_at: int | None

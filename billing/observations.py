@@ -109,8 +109,6 @@ async def _end_attempts(
         # Only a request nobody was shown convicts the wallet that refused.
         if seen is AttemptSeen.MONEY_ARRIVED and is_over and request.shown_at is not None:
             continue
-        if seen is AttemptSeen.REQUEST_DIED and attempt.state is AttemptState.SETTLED:
-            continue
         await observe_attempt(rt, unit, attempt, seen)
 
 

@@ -32,8 +32,9 @@ class Witness:
             request = await payments.request_by_hash(unit.tx, transaction.payment_hash)
             if request is None:
                 return
-            sooner = await unit.tx.execute("payments.look_up_now", id=request.id, now=unit.now)
-            if not sooner:
+            is_due = request.next_lookup_at is not None and request.next_lookup_at <= unit.now
+            hinted = await unit.tx.execute("payments.look_up_now", id=request.id, now=unit.now)
+            if is_due or not hinted:
                 return
             await unit.record(
                 "request.look_up_now",

@@ -125,6 +125,14 @@ ATTEMPT_TABLE: Final[dict[tuple[AttemptState, AttemptSeen], AttemptRow]] = {
     (_A.PREPARED, _AS.REQUEST_DIED): AttemptRow(_A.DEAD),
     # A hand or a restored copy may have paid the same hash before we wrote anything.
     (_A.PREPARED, _AS.MONEY_ARRIVED): AttemptRow(_A.DEAD, (_E.REPORT_ANOMALY,)),
+    # An answer to what this life never wrote: a later life did, of which the backup knows nothing.
+    **{
+        (_A.PREPARED, seen): AttemptRow(_A.IN_FLIGHT, (_E.LOOK_UP_NOW, _E.REPORT_ANOMALY))
+        for seen in (_AS.PAYER_REFUSED, _AS.PAYER_UNKNOWN)
+    },
+    (_A.PREPARED, _AS.PAYER_SETTLED): AttemptRow(
+        _A.IN_FLIGHT, (_E.KEEP_CLAIM, _E.LOOK_UP_NOW, _E.REPORT_ANOMALY)
+    ),
     (_A.IN_FLIGHT, _AS.WRITTEN): AttemptRow(_A.IN_FLIGHT),
     # The port's own word that no byte left: proof, unlike silence.
     (_A.IN_FLIGHT, _AS.NOT_WRITTEN): AttemptRow(_A.REFUSED, (_E.COLLECT_AGAIN,)),
@@ -142,6 +150,8 @@ ATTEMPT_TABLE: Final[dict[tuple[AttemptState, AttemptSeen], AttemptRow]] = {
     (_A.SETTLED, _AS.WRITTEN): AttemptRow(_A.SETTLED),
     (_A.SETTLED, _AS.NOT_WRITTEN): AttemptRow(_A.SETTLED),
     (_A.SETTLED, _AS.CARD_PAID): AttemptRow(_A.SETTLED),
+    (_A.SETTLED, _AS.CARD_FAILED): AttemptRow(_A.SETTLED),
+    (_A.SETTLED, _AS.REQUEST_DIED): AttemptRow(_A.SETTLED),
     **{
         (state, seen): AttemptRow(_A.SETTLED, (_E.REPORT_ANOMALY,))
         for state in _ENDED
@@ -223,6 +233,7 @@ def read_lookup(
 ) -> LookupReading:
     """What one look-up of our wallet says about a request.
 
+    `now` is when the question was put, which is all that the answer can speak of.
     `people_only`: no attempt was ever in flight on it, or every one was refused: then expiry and
     one look-up suffice to show a person a new one (M2); an automatic rail waits for the margin all
     the same (`is_beyond_margin`). `control_found`: another hash of the same payee was found just
@@ -252,14 +263,27 @@ def read_lookup(
         )
     if answer.is_accepted:
         return LookupReading(RequestSeen.HELD, None, 0, 0)
-    return _read_unpaid(request, answer, now=now, people_only=people_only)
+    if not _says_unpaid(answer):
+        return keep
+    return _read_unpaid(request, now=now, people_only=people_only)
 
 
-def _read_unpaid(
-    request: PaymentRequest, answer: Transaction, *, now: int, people_only: bool
-) -> LookupReading:
+_UNPAID_STATES: Final = frozenset({"pending", "expired", "failed", "canceled", "cancelled"})
+
+
+def _says_unpaid(answer: Transaction) -> bool:
+    """Whether an answer that proves no money speaks of our unpaid invoice at all. A payment that
+    went out of the same wallet, or "settled" of no direction, is no proof that none came in."""
+    if answer.direction == "outgoing":
+        return False
+    if answer.state is None:
+        return not answer.settled_at
+    return answer.state.lower() in _UNPAID_STATES
+
+
+def _read_unpaid(request: PaymentRequest, *, now: int, people_only: bool) -> LookupReading:
     margin_s = 0 if people_only else request.margin_s
-    if answer.direction == "outgoing" or now < request.expires_at + margin_s:
+    if now < request.expires_at + margin_s:
         return LookupReading(RequestSeen.UNPAID, None, 0, 0)
     since = request.unpaid_since if request.unpaid_since is not None else now
     count = request.unpaid_lookups + 1
@@ -283,10 +307,12 @@ def _read_not_found(
 def is_beyond_margin(request: PaymentRequest, *, now: int) -> bool:
     """Ended, and no honest payee takes money for it any more: an automatic rail may start (M4).
 
-    A dead request whose last look-up was before the margin ended has been judged for people only.
+    A settled one has had its money, and no payee takes it twice. A dead request whose last look-up was before the margin ended has been judged for people only.
     """
     if request.state is RequestState.OPEN:
         return False
+    if request.state is RequestState.SETTLED:
+        return True
     dies_at = request.expires_at + request.margin_s
     looked_at = request.last_lookup_at or 0
     return now >= dies_at and looked_at >= dies_at
@@ -318,8 +344,9 @@ def next_lookup(request: PaymentRequest, reading: LookupReading, *, now: int) ->
     step = _EARLY_S[request.lookups] if request.lookups < len(_EARLY_S) else _STEADY_S
     dies_at = request.expires_at + request.margin_s
     if now >= request.expires_at + _STEADY_S:
-        # Between expiry and margin little can change: a look every five minutes and one at the end.
-        return min(now + 300, max(now + 1, dies_at))
+        # Between expiry and margin little can change: a look every five minutes and one at the
+        # end. Held beyond that it may take hours.
+        return min(now + 300, dies_at) if now < dies_at else now + 300
     return now + step
 
 

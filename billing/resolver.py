@@ -8,9 +8,10 @@ from typing import Final, Protocol
 
 import structlog
 
+from billing.errors import PurserError
 from billing.model import AttemptState, Connection, PaymentRequest, Purpose, RequestState
 from billing.observations import observe_request
-from billing.payments import OUTAGE_RETRY_S, LookupReading, RequestSeen, next_lookup, read_lookup
+from billing.payments import LookupReading, RequestSeen, next_lookup, read_lookup
 from billing.store import payments, tenants
 from billing.unit import Runtime, Unit
 from wallet.ports import LookupAnswer, NotFound, Transaction, Unreachable
@@ -50,7 +51,13 @@ class Resolver:
             async with gate:
                 await self.resolve(request)
 
-        await asyncio.gather(*(one(request) for request in due))
+        ends = await asyncio.gather(*(one(request) for request in due), return_exceptions=True)
+        for end in ends:
+            # One's trouble with the database is its own: its row still says that it is due.
+            if isinstance(end, PurserError):
+                log.warning("lookup.not_stored", error=end.what)
+            elif isinstance(end, BaseException):
+                raise end
         return len(due)
 
     async def resolve(self, request: PaymentRequest) -> RequestState:
@@ -63,12 +70,13 @@ class Resolver:
                 id=request.id,
             )
         assert connection is not None
+        asked_at = self.rt.clock.now()
         answer = await self._ask(connection, request.payment_hash)
         control_found = False
         if isinstance(answer, NotFound) and isinstance(control_hash, str):
             control = await self._ask(connection, control_hash)
             control_found = isinstance(control, Transaction)
-        return await self._apply(request, answer, control_found=control_found)
+        return await self._apply(request, answer, asked_at, control_found=control_found)
 
     async def _ask(self, connection: Connection, payment_hash: str) -> LookupAnswer:
         try:
@@ -79,10 +87,10 @@ class Resolver:
             return Unreachable(type(error).__name__)
 
     async def _apply(
-        self, seen_request: PaymentRequest, answer: LookupAnswer, *, control_found: bool
+        self, seen: PaymentRequest, answer: LookupAnswer, asked_at: int, *, control_found: bool
     ) -> RequestState:
         async with self.rt.unit() as unit:
-            request = await payments.request(unit.tx, seen_request.id)
+            request = await payments.request(unit.tx, seen.id)
             assert request is not None
             attempts = await payments.attempts_of_request(unit.tx, request.id)
             people_only = request.purpose is not Purpose.ADOPTED and all(
@@ -91,7 +99,7 @@ class Resolver:
             reading = read_lookup(
                 request,
                 answer,
-                now=unit.now,
+                now=asked_at,
                 people_only=people_only,
                 control_found=control_found,
             )
@@ -99,15 +107,19 @@ class Resolver:
                 await self._silence(unit, request, reading, answer)
                 return request.state
             state = await observe_request(self.rt, unit, request, reading)
-            fresh = await payments.request(unit.tx, request.id)
-            assert fresh is not None
             await payments.store_reading(
                 unit.tx,
-                request.id,
+                seen,
                 reading,
+                asked_at=asked_at,
                 now=unit.now,
                 next_lookup_at=next_lookup(request, reading, now=unit.now),
             )
+            dies_at = request.expires_at + request.margin_s
+            if state is RequestState.OPEN and unit.now >= dies_at + ESCALATE_AFTER_S:
+                await self._escalate(
+                    unit, request, f"it is still {reading.seen.value} beyond its expiry"
+                )
             return state
 
     async def _silence(
@@ -121,20 +133,29 @@ class Resolver:
             "payments.store_silence",
             id=request.id,
             now=unit.now,
-            next_lookup_at=next_lookup(request, reading, now=unit.now) or unit.now + OUTAGE_RETRY_S,
+            next_lookup_at=next_lookup(request, reading, now=unit.now),
         )
         since = request.failed_lookups_since
         if request.state is not RequestState.OPEN or since is None:
             return
-        if unit.now - since < ESCALATE_AFTER_S or request.escalated_at is not None:
+        if unit.now - since >= ESCALATE_AFTER_S:
+            await self._escalate(
+                unit,
+                request,
+                f"no usable answer for {(unit.now - since) // 60} minutes, last "
+                f"{type(answer).__name__}",
+            )
+
+    async def _escalate(self, unit: Unit, request: PaymentRequest, why: str) -> None:
+        """Operators are told, once (M7): nothing else may be charged until this is decided."""
+        if request.escalated_at is not None:
             return
         await unit.tx.execute("payments.escalated", id=request.id, now=unit.now)
         await self.rt.alarm(
             unit,
             f"unresolved:{request.id}",
-            f"Our own wallet has not answered for {(unit.now - since) // 60} minutes about payment "
-            f"request {request.id} (invoice {request.invoice_id}); nothing else is charged until "
-            "it does. Check the payee connection; if it is gone for good: "
-            f"purser payments resolve {request.id} --settled|--dead --reason …"
-            f" (last answer: {type(answer).__name__})",
+            f"Our own wallet cannot say whether payment request {request.id} (invoice "
+            f"{request.invoice_id}) was paid: {why}. Nothing else is charged until it does. Check "
+            "the payee connection; if it is gone for good: "
+            f"purser payments resolve {request.id} --settled|--dead --reason …",
         )

@@ -82,10 +82,12 @@ class SubscriptionSync:
 
     async def sync(self, tenant: Tenant) -> None:
         """Take steps until Stripe says what the relays say."""
+        seen_wishes = tenant.sync_wishes
         for _ in range(STEPS):
             async with self.rt.unit() as unit:
                 current = await tenants.get(unit.tx, tenant.pubkey)
                 assert current is not None
+                seen_wishes = current.sync_wishes
                 relays = await tenants.relays_of(unit.tx, tenant.pubkey)
                 running = await unit.tx.fetch_one(Change, "changes.running", tenant=tenant.pubkey)
             if running is None:
@@ -97,9 +99,7 @@ class SubscriptionSync:
                 assert fresh is not None
             await self.changer.advance(fresh, running)
         async with self.rt.unit() as unit:
-            await unit.tx.execute(
-                "tenants.synced", pubkey=tenant.pubkey, seen_due_at=tenant.sync_due_at
-            )
+            await unit.tx.execute("tenants.synced", pubkey=tenant.pubkey, seen_wishes=seen_wishes)
 
     # --- what is to be done ---------------------------------------------------------------------
 

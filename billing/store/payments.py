@@ -85,6 +85,7 @@ def new_request(
         unpaid_lookups=0,
         not_found_lookups=0,
         next_lookup_at=now + 2,
+        hints=0,
         last_lookup_at=None,
         failed_lookups_since=None,
         escalated_at=None,
@@ -124,13 +125,21 @@ async def move_request(tx: Tx, before: PaymentRequest, to: RequestState, *, now:
 
 
 async def store_reading(
-    tx: Tx, request_id: str, reading: LookupReading, *, now: int, next_lookup_at: int | None
+    tx: Tx,
+    seen: PaymentRequest,
+    reading: LookupReading,
+    *,
+    asked_at: int,
+    now: int,
+    next_lookup_at: int | None,
 ) -> None:
-    """An answer of our wallet; silence is `store_silence`."""
+    """An answer of our wallet; silence is `store_silence`. `seen`: the row before the asking."""
     await tx.execute(
         "payments.store_reading",
-        id=request_id,
+        id=seen.id,
+        asked_at=asked_at,
         now=now,
+        seen_hints=seen.hints,
         next_lookup_at=next_lookup_at,
         unpaid_since=reading.unpaid_since,
         unpaid_lookups=reading.unpaid_lookups,

@@ -42,14 +42,15 @@ ORDER BY COALESCE(collect_due_at, nwc_retry_at), id LIMIT :count
 UPDATE invoices
 SET collect_due_at = CASE
         WHEN collect_due_at IS NULL OR collect_due_at > :due_at THEN :due_at ELSE collect_due_at
-    END
+    END,
+    collect_wishes = collect_wishes + 1
 WHERE id = :id
 
 -- name: collected
 -- Looked at; the next look if one is known, unless somebody asked again meanwhile.
 UPDATE invoices
 SET collect_due_at = :next_at, collect_attempts = 0, nwc_retry_at = :nwc_retry_at
-WHERE id = :id AND (collect_due_at IS NULL OR collect_due_at <= :seen_at)
+WHERE id = :id AND collect_wishes = :seen_wishes
 
 -- name: collect_failed
 -- Try again later.
@@ -62,12 +63,14 @@ UPDATE invoices SET nwc_tries = nwc_tries + 1 WHERE id = :id
 
 -- name: reset_nwc_tries
 -- Another wallet was connected: its tries start anew.
-UPDATE invoices SET nwc_tries = 0, collect_due_at = :now
+UPDATE invoices SET nwc_tries = 0, collect_due_at = :now, collect_wishes = collect_wishes + 1
 WHERE tenant = :tenant AND status IN ('draft', 'open')
 
 -- name: want_show
 -- The tenant asked for a payment request to pay by hand.
-UPDATE invoices SET show_wanted = :wanted, collect_due_at = :now WHERE id = :id
+UPDATE invoices
+SET show_wanted = :wanted, collect_due_at = :now, collect_wishes = collect_wishes + 1
+WHERE id = :id
 
 -- name: shown
 -- The wish is fulfilled.

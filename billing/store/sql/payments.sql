@@ -31,10 +31,12 @@ SELECT * FROM payment_requests WHERE next_lookup_at <= :now
 ORDER BY CASE WHEN state = 'open' THEN 0 ELSE 1 END, next_lookup_at, id LIMIT :count
 
 -- name: another_hash
--- A hash our wallet surely knew: the control for a NOT_FOUND (M2).
+-- A hash our wallet surely knows: the control for a NOT_FOUND (M2). Wallets that forget invoices
+-- forget the unpaid ones.
 SELECT payment_hash FROM payment_requests
 WHERE payee_connection_id = :payee_connection_id AND id <> :id AND purpose <> 'adopted'
-ORDER BY created_at DESC, id LIMIT 1
+ORDER BY CASE state WHEN 'settled' THEN 0 WHEN 'open' THEN 1 ELSE 2 END, created_at DESC, id
+LIMIT 1
 
 -- name: note_request
 -- The hash stands in the Stripe invoice's metadata (M1).
@@ -51,9 +53,12 @@ UPDATE payment_requests SET state = :to_state, ended_at = :now
 WHERE id = :id AND state = :from_state
 
 -- name: store_reading
--- What the last look-up said, and when to look again.
+-- What the last look-up said, and when to look again: at once after a hint that came meanwhile.
 UPDATE payment_requests
-SET lookups = lookups + 1, last_lookup_at = :now, next_lookup_at = :next_lookup_at,
+SET lookups = lookups + 1, last_lookup_at = :asked_at,
+    next_lookup_at = CASE
+        WHEN hints = :seen_hints THEN CAST(:next_lookup_at AS BIGINT) ELSE CAST(:now AS BIGINT)
+    END,
     unpaid_since = :unpaid_since, unpaid_lookups = :unpaid_lookups,
     not_found_lookups = :not_found_lookups, failed_lookups_since = :failed_lookups_since
 WHERE id = :id
@@ -62,7 +67,7 @@ WHERE id = :id
 -- Our wallet gave no answer: nothing moves, but since when is remembered.
 UPDATE payment_requests
 SET next_lookup_at = :next_lookup_at,
-    failed_lookups_since = COALESCE(failed_lookups_since, :now)
+    failed_lookups_since = COALESCE(failed_lookups_since, CAST(:now AS BIGINT))
 WHERE id = :id
 
 -- name: escalated
@@ -71,8 +76,12 @@ UPDATE payment_requests SET escalated_at = :now WHERE id = :id AND escalated_at 
 
 -- name: look_up_now
 -- Something hints at money: ask our wallet now.
-UPDATE payment_requests SET next_lookup_at = :now
-WHERE id = :id AND state <> 'settled' AND (next_lookup_at IS NULL OR next_lookup_at > :now)
+UPDATE payment_requests
+SET hints = hints + 1,
+    next_lookup_at = CASE
+        WHEN next_lookup_at IS NULL OR next_lookup_at > :now THEN :now ELSE next_lookup_at
+    END
+WHERE id = :id AND state <> 'settled'
 
 -- name: claim_request
 -- The payer's wallet showed a valid preimage: no other charge may start (M6).

@@ -9,25 +9,25 @@ ON CONFLICT (pubkey) DO NOTHING
 -- name: get
 -- One tenant.
 SELECT pubkey, name, customer_id, subscription_id, subscription_status,
-    period_end, legacy_dm, created_at, sync_due_at, sync_attempts
+    period_end, legacy_dm, created_at, sync_due_at, sync_attempts, sync_wishes
 FROM tenants WHERE pubkey = :pubkey
 
 -- name: by_customer
 -- The tenant whose Stripe customer this is.
 SELECT pubkey, name, customer_id, subscription_id, subscription_status,
-    period_end, legacy_dm, created_at, sync_due_at, sync_attempts
+    period_end, legacy_dm, created_at, sync_due_at, sync_attempts, sync_wishes
 FROM tenants WHERE customer_id = :customer_id
 
 -- name: everyone
 -- All tenants, oldest first.
 SELECT pubkey, name, customer_id, subscription_id, subscription_status,
-    period_end, legacy_dm, created_at, sync_due_at, sync_attempts
+    period_end, legacy_dm, created_at, sync_due_at, sync_attempts, sync_wishes
 FROM tenants ORDER BY created_at, pubkey
 
 -- name: sync_due
 -- Tenants whose subscription is to be compared with their relays now.
 SELECT pubkey, name, customer_id, subscription_id, subscription_status,
-    period_end, legacy_dm, created_at, sync_due_at, sync_attempts
+    period_end, legacy_dm, created_at, sync_due_at, sync_attempts, sync_wishes
 FROM tenants WHERE sync_due_at <= :now ORDER BY sync_due_at, pubkey LIMIT :count
 
 -- name: want_sync
@@ -36,13 +36,14 @@ UPDATE tenants
 SET sync_due_at = CASE
         WHEN sync_due_at IS NULL OR sync_due_at > :due_at THEN :due_at ELSE sync_due_at
     END,
-    sync_attempts = CASE WHEN :fresh = 1 THEN 0 ELSE sync_attempts END
+    sync_attempts = CASE WHEN :fresh = 1 THEN 0 ELSE sync_attempts END,
+    sync_wishes = sync_wishes + 1
 WHERE pubkey = :pubkey
 
 -- name: synced
 -- Done, unless somebody asked again meanwhile.
 UPDATE tenants SET sync_due_at = NULL, sync_attempts = 0
-WHERE pubkey = :pubkey AND sync_due_at = :seen_due_at
+WHERE pubkey = :pubkey AND sync_wishes = :seen_wishes
 
 -- name: sync_failed
 -- Try again later.

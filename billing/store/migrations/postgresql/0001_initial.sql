@@ -11,7 +11,8 @@ CREATE TABLE tenants (
     legacy_dm BIGINT NOT NULL DEFAULT 0,
     created_at BIGINT NOT NULL,
     sync_due_at BIGINT,
-    sync_attempts BIGINT NOT NULL DEFAULT 0
+    sync_attempts BIGINT NOT NULL DEFAULT 0,
+    sync_wishes BIGINT NOT NULL DEFAULT 0
 );
 CREATE INDEX tenants_sync_due ON tenants (sync_due_at) WHERE sync_due_at IS NOT NULL;
 
@@ -109,6 +110,7 @@ CREATE TABLE invoices (
     fetched_at BIGINT NOT NULL,
     collect_due_at BIGINT,
     collect_attempts BIGINT NOT NULL DEFAULT 0,
+    collect_wishes BIGINT NOT NULL DEFAULT 0,
     nwc_tries BIGINT NOT NULL DEFAULT 0,
     nwc_retry_at BIGINT,
     show_wanted BIGINT NOT NULL DEFAULT 0,
@@ -151,6 +153,7 @@ CREATE TABLE payment_requests (
     unpaid_lookups BIGINT NOT NULL DEFAULT 0,
     not_found_lookups BIGINT NOT NULL DEFAULT 0,
     next_lookup_at BIGINT,
+    hints BIGINT NOT NULL DEFAULT 0,
     last_lookup_at BIGINT,
     failed_lookups_since BIGINT,
     escalated_at BIGINT,

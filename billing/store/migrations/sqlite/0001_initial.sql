@@ -11,7 +11,8 @@ CREATE TABLE tenants (
     legacy_dm INTEGER NOT NULL DEFAULT 0,
     created_at INTEGER NOT NULL,
     sync_due_at INTEGER,
-    sync_attempts INTEGER NOT NULL DEFAULT 0
+    sync_attempts INTEGER NOT NULL DEFAULT 0,
+    sync_wishes INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX tenants_sync_due ON tenants (sync_due_at) WHERE sync_due_at IS NOT NULL;
 
@@ -109,6 +110,7 @@ CREATE TABLE invoices (
     fetched_at INTEGER NOT NULL,
     collect_due_at INTEGER,
     collect_attempts INTEGER NOT NULL DEFAULT 0,
+    collect_wishes INTEGER NOT NULL DEFAULT 0,
     nwc_tries INTEGER NOT NULL DEFAULT 0,
     nwc_retry_at INTEGER,
     show_wanted INTEGER NOT NULL DEFAULT 0,
@@ -151,6 +153,7 @@ CREATE TABLE payment_requests (
     unpaid_lookups INTEGER NOT NULL DEFAULT 0,
     not_found_lookups INTEGER NOT NULL DEFAULT 0,
     next_lookup_at INTEGER,
+    hints INTEGER NOT NULL DEFAULT 0,
     last_lookup_at INTEGER,
     failed_lookups_since INTEGER,
     escalated_at INTEGER,
