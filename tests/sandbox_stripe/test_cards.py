@@ -36,6 +36,7 @@ async def test_a_renewal_charges_the_card(sandbox: Sandbox) -> None:
         500,
         0,
     )
+    assert (invoice.auto_advance, invoice.next_payment_attempt) == (False, None)
     payment = (await sandbox.v1.invoice_payments.list_async({"invoice": invoice.id})).data[0]
     assert (payment.status, payment.amount_paid) == ("paid", 500)
     intent = await sandbox.v1.payment_intents.retrieve_async(payment.payment.payment_intent)
@@ -99,6 +100,10 @@ async def test_a_declined_pay_is_a_402_with_the_reason(sandbox: Sandbox) -> None
     assert caught.value.error is not None
     assert caught.value.error.decline_code == "generic_decline"
     assert (await sandbox.v1.subscriptions.retrieve_async(sub.id)).status == "incomplete"
+    with pytest.raises(stripe.CardError):
+        await sandbox.v1.invoices.pay_async(sub.latest_invoice.id)
+    tried = await sandbox.v1.invoices.retrieve_async(sub.latest_invoice.id)
+    assert (tried.attempted, tried.attempt_count) == (True, 1)  # later manual tries do not count
     good = await sandbox.v1.payment_methods.attach_async("pm_card_visa", {"customer": customer.id})
     paid = await sandbox.v1.invoices.pay_async(sub.latest_invoice.id, {"payment_method": good.id})
     assert paid.status == "paid"
