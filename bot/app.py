@@ -21,6 +21,7 @@ from bot.metrics import Metrics
 from bot.nostr.filters import Filter
 from bot.nostr.identity import BotProfile, identity_events
 from bot.nostr.pool import Lease as RelayLease
+from bot.readings import Readings
 from bot.supervise import Phase, Supervisor, Worker, periodic, service, stop_on_signals
 from bot.systemd import Systemd
 
@@ -32,6 +33,7 @@ SLOW_S: Final = 5.0
 RECONCILE_S: Final = 900.0
 """What every webhook missed is found within a quarter of an hour."""
 IDENTITY_S: Final = 86_400.0
+READINGS_S: Final = 15.0
 CLOCK_POLL_S: Final = 0.5
 LEASE_WAIT_S: Final = 2.0
 OPEN_WAIT_S: Final = 5.0
@@ -50,6 +52,8 @@ class App:
         self.parts = parts
         self.supervisor = Supervisor(ids=parts.core.ids, alarm=self._alarm)
         self.metrics = Metrics()
+        self.readings = Readings(parts, self.supervisor)
+        self.metrics.add(self.readings.collect)
         self.stop = asyncio.Event()
         self.http = HttpServer(
             create_app(parts.intake.inbox, self.supervisor, self.metrics),
@@ -126,6 +130,7 @@ class App:
             self._worker("outbox", parts.workers.outbox, QUICK_S),
             self._worker("prober", parts.workers.prober, QUICK_S),
             self._worker("idle wallets", parts.core.wallets, 60.0, wakes=False),
+            self._worker("readings", self.readings, READINGS_S, wakes=False),
             self._worker("reconcile", parts.workers.reconciler, RECONCILE_S, wakes=False),
             self._periodic("identity", self._publish_identity, IDENTITY_S),
             *self._sandbox_workers(),
