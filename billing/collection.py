@@ -9,8 +9,7 @@ import structlog
 
 from billing import invoices as effects
 from billing.errors import PurserError, StripeMissing
-from billing.model import AttemptState, Invoice, PaymentAttempt, Purpose, Rail, RequestState
-from billing.payments import OUTAGE_RETRY_S
+from billing.model import AttemptState, Invoice, Purpose, Rail, RequestState
 from billing.ports import StripeGateway
 from billing.rails.card import CardRail
 from billing.rails.choice import (
@@ -27,13 +26,14 @@ from billing.rails.choice import (
     Wait,
     choose,
     next_nwc_retry_at,
+    wake_at,
 )
 from billing.rails.issue import Issuer, NotedRequest, noted_in
 from billing.rails.manual import ManualRail
 from billing.rails.nwc import NwcRail
 from billing.store import invoices, operations, payments, tenants
 from billing.unit import Runtime
-from billing.views import InvoiceView
+from billing.views import CardProgress, InvoiceView
 
 log = structlog.stdlib.get_logger("purser")
 
@@ -99,8 +99,12 @@ class Collector:
             ]
         if known is None:
             return None
+        progress: CardProgress = "none"
+        if live or known.status != "draft":
+            # Before the invoice itself: what is read later is at least as new (M4).
+            progress = await self.stripe.card_progress(invoice_id)
         for attempt in live:
-            await self.card.observe(attempt, await self.stripe.card_progress(invoice_id))
+            await self.card.observe(attempt, progress)
         view = await self._fetch(known)
         has_card = await self._has_card(view)
         async with self.rt.unit() as unit:
@@ -122,6 +126,7 @@ class Collector:
                 attempts=attempts,
                 payer=payer,
                 has_card=has_card,
+                card=progress,
                 unknown=unknown,
                 money_in_hand=in_hand,
                 orphaned=await effects.is_orphaned(unit, invoice_id),
@@ -145,15 +150,16 @@ class Collector:
         return customer.default_payment_method is not None
 
     async def _rest(self, s: Situation, step: Finished | Wait) -> str:
-        until = step.until if isinstance(step, Wait) else None
-        if until is None and any(a.rail is Rail.CARD and _is_live(a) for a in s.attempts):
-            until = s.now + OUTAGE_RETRY_S
+        retry_at = next_nwc_retry_at(s) if isinstance(step, Wait) else None
+        if retry_at is not None and retry_at <= s.billing_now:
+            # Due, but something is in its way: that wakes it, or `wake_at` does.
+            retry_at = None
         async with self.rt.unit() as unit:
             await unit.tx.execute(
                 "invoices.collected",
                 id=s.invoice.id,
-                next_at=until,
-                nwc_retry_at=next_nwc_retry_at(s) if isinstance(step, Wait) else None,
+                next_at=wake_at(s, step) if isinstance(step, Wait) else None,
+                nwc_retry_at=retry_at,
                 seen_wishes=s.invoice.collect_wishes,
             )
         return step.why
@@ -194,18 +200,13 @@ class Collector:
             await effects.refresh(self.rt, unit, invoice.tenant, view)
 
     async def _take_over(self, invoice: Invoice) -> None:
-        """Stop Stripe's own collection, re-read, and check for a card payment in progress (M4)."""
+        """Stop Stripe's own collection; the next look re-reads it and asks about a card (M4)."""
         async with self.rt.unit() as unit:
             operation = await operations.begin(unit.tx, self.rt, "take_over", invoice.id)
         try:
             await self.stripe.stop_auto_advance(operation.id, invoice.id)
-            progress = await self.stripe.card_progress(invoice.id)
-        except PurserError:
-            await self._over(operation.id, "unclear, re-fetched next time")
-            raise
-        await self._over(operation.id, progress)
-        if progress == "in_progress":
-            raise PurserError(invoice.id, "Stripe is collecting it by card right now")
+        finally:
+            await self._over(operation.id, "re-fetched next time")
 
     async def _void(self, invoice: Invoice) -> None:
         async with self.rt.unit() as unit:
@@ -266,10 +267,6 @@ class Collector:
             await unit.tx.execute(
                 "invoices.collect_failed", id=invoice.id, next_at=unit.now + wait_s
             )
-
-
-def _is_live(attempt: PaymentAttempt) -> bool:
-    return attempt.state in (AttemptState.PREPARED, AttemptState.IN_FLIGHT)
 
 
 def _why_by_hand(s: Situation) -> str:

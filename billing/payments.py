@@ -233,11 +233,11 @@ def read_lookup(
 ) -> LookupReading:
     """What one look-up of our wallet says about a request.
 
-    `now` is when the question was put, which is all that the answer can speak of.
-    `people_only`: no attempt was ever in flight on it, or every one was refused: then expiry and
-    one look-up suffice to show a person a new one (M2); an automatic rail waits for the margin all
-    the same (`is_beyond_margin`). `control_found`: another hash of the same payee was found just
-    now, so that NOT_FOUND means this hash and not a broken wallet.
+    `now` is when the question was put, which is all that the answer can speak of. `people_only`:
+    no attempt was ever in flight on it, or every one was refused: then expiry and one look-up
+    suffice to show a person a new one (M2); an automatic rail waits for the margin all the same
+    (`is_beyond_margin`). `control_found`: another hash of the same payee was found just now, so
+    that NOT_FOUND means this hash and not a broken wallet.
     """
     keep = LookupReading(
         RequestSeen.NO_ANSWER,
@@ -307,7 +307,8 @@ def _read_not_found(
 def is_beyond_margin(request: PaymentRequest, *, now: int) -> bool:
     """Ended, and no honest payee takes money for it any more: an automatic rail may start (M4).
 
-    A settled one has had its money, and no payee takes it twice. A dead request whose last look-up was before the margin ended has been judged for people only.
+    A settled one has had its money, and no payee takes it twice. A dead request whose last look-up
+    was before the margin ended has been judged for people only.
     """
     if request.state is RequestState.OPEN:
         return False

@@ -57,7 +57,7 @@ class Reconciler:
     # --- events that no webhook brought ---------------------------------------------------------
 
     async def catch_up(self) -> int:
-        """Record the events since the cursor; the inbox ignores those it knows. Returns new ones."""
+        """Record the events since the cursor, once each; returns how many were new."""
         async with self.rt.unit() as unit:
             cursor = await unit.tx.scalar("leases.cursor", name=CURSOR)
         position = str(cursor) if cursor is not None else None

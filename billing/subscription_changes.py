@@ -8,20 +8,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Final
 
 from billing import invoices as effects
 from billing.errors import PurserError, StripeRejected
 from billing.model import Change, Tenant
 from billing.ports import StripeGateway
 from billing.store import tenants
+from billing.store.operations import NEW_KEY_AFTER_S, NEW_KEY_AFTER_TRIES
 from billing.unit import Runtime, Unit
 from billing.views import InvoiceView, ItemChange, Prorations, SubscriptionView
-
-NEW_KEY_AFTER_TRIES: Final = 3
-NEW_KEY_AFTER_S: Final = 300
-"""A key replays its first answer for a day, a 500 included: after some tries and minutes, with
-nothing of it at Stripe, it is given up for a new one (M11)."""
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ from billing.store.engine import Engine, Tx
 log = structlog.stdlib.get_logger("purser")
 
 Fact: TypeAlias = (
-    str | int | bool | None | list[str] | list[dict[str, str | int | None]] | dict[str, int]
+    str | int | bool | list[str] | list[dict[str, str | int | None]] | dict[str, int] | None
 )
 """What may stand in an audit line or a message: plain, and never a secret."""
 

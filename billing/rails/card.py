@@ -30,6 +30,8 @@ class CardRail:
         """One try: started, lost_race."""
         try:
             async with self.rt.unit() as unit:
+                if await unit.tx.scalar("leases.fence", name="purser") != self.rt.fence.token:
+                    return "lost_race"
                 operation = await operations.begin(unit.tx, self.rt, "pay_card", invoice.id)
                 attempt = self._intent(invoice, operation.id)
                 await payments.insert_attempt(unit.tx, attempt)

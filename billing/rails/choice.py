@@ -23,7 +23,7 @@ from billing.model import (
 )
 from billing.payments import AUTOMATIC_EXPIRY_S, SHOWN_EXPIRY_S, is_beyond_margin
 from billing.rails.issue import NotedRequest
-from billing.views import InvoiceView
+from billing.views import CardProgress, InvoiceView
 
 FIRST_INVOICE_LIFE_S: Final = 22 * 3600
 """Stripe voids an unpaid first invoice at 23 h: no request may outlive 22 h of its age."""
@@ -31,6 +31,14 @@ NWC_RETRY_AFTER_S: Final = (86400, 3 * 86400)
 """NWC is tried again at T+1 and T+3 (billing time since the invoice was created)."""
 REUSE_LEFT_S: Final = 300
 """An unused automatic request is tried only with this much life left for the wallet."""
+PROBE_PATIENCE_S: Final = 30
+"""A wallet connected in the same breath as the order is worth this long a wait."""
+CARD_LOOK_S: Final = 60
+"""Between two looks at a card payment: Stripe's own event usually comes first."""
+MARGIN_LOOK_S: Final = 30
+"""After a margin has ended the resolver looks first, then collection."""
+IDLE_S: Final = 6 * 3600
+"""Nothing open is left unvisited for longer, whatever was to wake it."""
 SHOW_LEFT_S: Final = 120
 """A person needs at least this long to pay what is shown."""
 _LIVE: Final = (AttemptState.PREPARED, AttemptState.IN_FLIGHT)
@@ -46,6 +54,7 @@ class Situation:
     attempts: Sequence[PaymentAttempt]
     payer: Connection | None
     has_card: bool
+    card: CardProgress
     unknown: tuple[NotedRequest, ...]
     money_in_hand: bool
     orphaned: bool
@@ -126,6 +135,8 @@ def choose(s: Situation) -> Step:
     blocked = _money_under_way(s)
     if blocked is not None:
         return blocked
+    if s.card == "in_progress":
+        return Wait("Stripe is collecting it by card right now", s.now + CARD_LOOK_S)
     if _is_cards_alone(s):
         return Finished("stays with Stripe: the tenant pays by card only")
     if s.view.status == "draft":
@@ -148,6 +159,16 @@ def next_nwc_retry_at(s: Situation) -> int | None:
     return s.view.created_at + NWC_RETRY_AFTER_S[s.invoice.nwc_tries - 1]
 
 
+def wake_at(s: Situation, step: Wait) -> int:
+    """When a waiting invoice is visited again although nothing happened (wire time)."""
+    if step.until is not None:
+        return step.until
+    if any(a.rail is Rail.CARD and a.state in _LIVE for a in s.attempts):
+        return s.now + CARD_LOOK_S
+    ends = [r.expires_at + r.margin_s for r in _not_beyond(s) if r.state is RequestState.DEAD]
+    return max(*ends, s.now) + MARGIN_LOOK_S if ends else s.now + IDLE_S
+
+
 def _money_under_way(s: Situation) -> Wait | None:
     for attempt in s.attempts:
         if attempt.state in _LIVE:
@@ -161,15 +182,24 @@ def _money_under_way(s: Situation) -> Wait | None:
 
 
 def _is_cards_alone(s: Situation) -> bool:
-    return s.has_card and s.payer is None and Rail.CARD in s.rails
+    """Stripe collects it and tries again by itself. Where it does not, as for additions and first
+    invoices, or where a payment request lives, it is ours to collect."""
+    if any(request.state is RequestState.OPEN for request in s.requests):
+        return False
+    has_only_card = s.has_card and s.payer is None and Rail.CARD in s.rails
+    return has_only_card and s.view.auto_advance and not s.invoice.show_wanted
 
 
 def _void(s: Situation) -> Step:
-    pending = [r for r in s.requests if not is_beyond_margin(r, now=s.now)]
+    pending = _not_beyond(s)
     if not pending:
         return Void()
     until = max(r.expires_at + r.margin_s for r in pending)
     return Wait("it is voided once its payment requests are dead", max(until, s.now + 60))
+
+
+def _not_beyond(s: Situation) -> list[PaymentRequest]:
+    return [r for r in s.requests if not is_beyond_margin(r, now=s.now)]
 
 
 def _choose_rail(s: Situation) -> Step:
@@ -190,19 +220,16 @@ def _choose_rail(s: Situation) -> Step:
 
 def _nwc(s: Situation, open_request: PaymentRequest | None) -> Step | None:
     payer = s.payer
-    if payer is None or payer.state is not ConnectionState.ACTIVE:
+    if payer is None or not _nwc_is_due(s):
         return None
-    if not _nwc_is_due(s):
+    if open_request is not None and not _is_unused(s, open_request):
         return None
-    if open_request is not None:
-        if _is_unused(s, open_request):
-            return TryNwc(payer, open_request)
+    if open_request is None and (_not_beyond(s) or not _fits_first_invoice(s, AUTOMATIC_EXPIRY_S)):
         return None
-    if not all(is_beyond_margin(request, now=s.now) for request in s.requests):
-        return None
-    if not _fits_first_invoice(s, AUTOMATIC_EXPIRY_S):
-        return None
-    return TryNwc(payer)
+    if payer.state is not ConnectionState.ACTIVE:
+        until = payer.created_at + PROBE_PATIENCE_S
+        return Wait("the tenant's wallet is being asked", until) if s.now < until else None
+    return TryNwc(payer, open_request)
 
 
 def _nwc_is_due(s: Situation) -> bool:
@@ -227,12 +254,11 @@ def _is_unused(s: Situation, request: PaymentRequest) -> bool:
 def _card(s: Situation, open_request: PaymentRequest | None) -> Step | None:
     if not s.has_card or any(attempt.rail is Rail.CARD for attempt in s.attempts):
         return None
-    if open_request is not None:
-        return Wait("the card waits until the payment request is dead", until=None)
-    pending = [r for r in s.requests if not is_beyond_margin(r, now=s.now)]
-    if pending:
-        until = max(r.expires_at + r.margin_s for r in pending)
-        return Wait("the card waits until the payment request is dead", max(until, s.now + 30))
+    if s.invoice.show_wanted:
+        # Who asks to pay by hand is not charged by card meanwhile.
+        return None
+    if open_request is not None or _not_beyond(s):
+        return Wait("the card waits until the payment request is dead")
     return TryCard()
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from billing.errors import NoQuote
-from billing.model import Connection, Invoice, PaymentRequest, Purpose
+from billing.errors import NoQuote, PurserError
+from billing.model import Connection, Invoice, PaymentRequest, Purpose, RequestState
 from billing.money import fiat_to_msat
-from billing.payments import AUTOMATIC_EXPIRY_S, MARGIN_S, SHOWN_EXPIRY_S
+from billing.payments import AUTOMATIC_EXPIRY_S, MARGIN_S, SHOWN_EXPIRY_S, is_beyond_margin
 from billing.ports import Payees, Quoter, StripeGateway
 from billing.store import operations, payments, tenants
 from billing.unit import Runtime
@@ -21,6 +21,8 @@ HASH_KEY_PREFIX: Final = "purser_ln_"
 """Metadata keys are at most 40 characters: the prefix and the first 24 hex of the hash name it,
 the value holds the whole hash and all that a lost database needs."""
 EXPIRY_S: Final = {Purpose.AUTOMATIC: AUTOMATIC_EXPIRY_S, Purpose.SHOWN: SHOWN_EXPIRY_S}
+NOTED_KEPT: Final = 20
+"""Dead entries kept on an invoice: Stripe takes 50 metadata keys on an object."""
 DESCRIPTION_MAX: Final = 120
 """Wallets cut longer descriptions; the invoice id in it rebuilds a lost database."""
 
@@ -92,6 +94,13 @@ def noted_in(metadata: Mapping[str, str]) -> tuple[NotedRequest, ...]:
                 )
             )
     return tuple(found)
+
+
+def _stale_entries(requests: Sequence[PaymentRequest], *, now: int) -> dict[str, str]:
+    """Empty values, which unset a key, for the oldest entries that nothing can come of."""
+    over = [r for r in requests if r.noted_at is not None and is_beyond_margin(r, now=now)]
+    dead = [r for r in over if r.state is RequestState.DEAD][:-NOTED_KEPT]
+    return {key: "" for request in dead for key in metadata_of(request)}
 
 
 @dataclass(slots=True)
@@ -180,7 +189,15 @@ class Issuer:
         """
         async with self.rt.unit() as unit:
             operation = await operations.begin(unit.tx, self.rt, "note_hash", request.id)
-        await self.stripe.annotate_invoice(operation.id, request.invoice_id, metadata_of(request))
+            others = await payments.requests_of(unit.tx, request.invoice_id)
+            metadata = _stale_entries(others, now=unit.now) | metadata_of(request)
+        try:
+            await self.stripe.annotate_invoice(operation.id, request.invoice_id, metadata)
+        except PurserError:
+            # Noting twice is harmless, and a key that replays a 500 would block the invoice.
+            async with self.rt.unit() as unit:
+                await operations.finish(unit.tx, operation.id, "unclear", now=unit.now)
+            raise
         async with self.rt.unit() as unit:
             await operations.finish(unit.tx, operation.id, "noted", now=unit.now)
             await unit.tx.execute("payments.note_request", id=request.id, now=unit.now)

@@ -9,6 +9,7 @@ from billing.errors import PurserError
 from billing.model import (
     AttemptState,
     Connection,
+    ConnectionState,
     Invoice,
     PaymentAttempt,
     PaymentRequest,
@@ -19,9 +20,9 @@ from billing.observations import observe_attempt
 from billing.payments import PROBE_FRESH_S, PUBLISH_WINDOW_S, AttemptSeen
 from billing.ports import Payers
 from billing.rails.issue import Issued, Issuer
-from billing.store import payments
+from billing.store import payments, tenants
 from billing.store.engine import ConstraintViolated, uninterrupted
-from billing.unit import Runtime
+from billing.unit import Runtime, Unit
 from wallet.ports import NotSent, Payer, SealedRequest, Sent, WalletInfo
 
 EXPIRATION_BEFORE_BOLT11_S: Final = 60
@@ -44,7 +45,11 @@ class NwcRail:
 
         Raises `PurserError` when no payment request could be issued: nothing was tried.
         """
-        payer = await self.payers.payer(connection)
+        try:
+            payer = await self.payers.payer(connection)
+        except PurserError:
+            # A connection that cannot be opened (a lost vault key) must not keep the other rails.
+            return await self._skip(invoice, connection, "unusable")
         answer = await payer.probe()
         probed_at = self.rt.clock.now()
         if not isinstance(answer, WalletInfo):
@@ -105,9 +110,10 @@ class NwcRail:
                 )
         except ConstraintViolated:
             return "lost_race"
-        if not await self._claim(attempt):
+        in_flight_at = await self._claim(attempt)
+        if in_flight_at is None:
             return "lost_race"
-        await self._publish(payer, sealed, attempt)
+        await self._publish(payer, sealed, attempt, in_flight_at + PUBLISH_WINDOW_S)
         return "started"
 
     def _intent(
@@ -142,21 +148,32 @@ class NwcRail:
             ended_at=None,
         )
 
-    async def _claim(self, attempt: PaymentAttempt) -> bool:
-        """`in_flight` is committed before anything is published, by the holder of the lease."""
+    async def _claim(self, attempt: PaymentAttempt) -> int | None:
+        """`in_flight` is committed before anything is published, by the holder of the lease; the
+        time of it, or None: nothing may be sent."""
         async with self.rt.unit() as unit:
             fence = await unit.tx.scalar("leases.fence", name="purser")
-            if fence != attempt.fence:
-                return False
             current = await payments.attempt(unit.tx, attempt.id)
-            if current is None or current.state is not AttemptState.PREPARED:
-                return False
+            if fence != attempt.fence or current is None:
+                return None
+            if current.state is not AttemptState.PREPARED:
+                return None
             state = await observe_attempt(self.rt, unit, current, AttemptSeen.CLAIMED_FOR_WRITE)
-            return state is AttemptState.IN_FLIGHT
+            if state is not AttemptState.IN_FLIGHT:
+                return None
+            assert attempt.connection_id is not None
+            connection = await tenants.connection(unit.tx, attempt.connection_id)
+            if connection is not None and connection.state is ConnectionState.ACTIVE:
+                return unit.now
+            # `wallet off` came first: its owner was told that nothing more is paid from it.
+            claimed = await payments.attempt(unit.tx, attempt.id)
+            assert claimed is not None
+            await self._not_written(unit, claimed, "the wallet was disconnected")
+            return None
 
-    async def _publish(self, payer: Payer, sealed: SealedRequest, attempt: PaymentAttempt) -> None:
-        not_after = self.rt.clock.now() + PUBLISH_WINDOW_S
-
+    async def _publish(
+        self, payer: Payer, sealed: SealedRequest, attempt: PaymentAttempt, not_after: int
+    ) -> None:
         def permit() -> bool:
             return self.rt.clock.now() <= not_after and self.rt.fence.is_held()
 
@@ -181,11 +198,9 @@ class NwcRail:
                     accepted=answer.accepted,
                 )
             else:
-                await observe_attempt(
-                    self.rt,
-                    unit,
-                    current,
-                    AttemptSeen.NOT_WRITTEN,
-                    outcome="NOT_SENT",
-                    reason=answer.reason,
-                )
+                await self._not_written(unit, current, answer.reason)
+
+    async def _not_written(self, unit: Unit, attempt: PaymentAttempt, reason: str) -> None:
+        await observe_attempt(
+            self.rt, unit, attempt, AttemptSeen.NOT_WRITTEN, outcome="NOT_SENT", reason=reason
+        )

@@ -11,6 +11,11 @@ from billing.unit import Runtime
 REUSE_S: Final = 20 * 3600
 """M11: Stripe forgets keys after 24 h; an older operation needs a look for its effect first."""
 
+NEW_KEY_AFTER_TRIES: Final = 3
+NEW_KEY_AFTER_S: Final = 300
+"""M11: a key replays its first answer for a day, a 500 included: after some tries and minutes it is
+given up for a new one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Operation:
@@ -30,15 +35,17 @@ async def begin(tx: Tx, rt: Runtime, kind: str, subject: str) -> Operation:
     before the call is made.
 
     Only for writes whose effect the caller has just seen to be missing on a re-fetched object:
-    then an operation past its key's life may simply be followed by a new one.
+    then an operation whose key is past its use may simply be followed by a new one.
     """
     now = rt.clock.now()
     running = await tx.fetch_one(Operation, "operations.running", kind=kind, subject=subject)
     if running is not None:
-        if now - running.created_at < REUSE_S:
+        age_s = now - running.created_at
+        is_stuck = running.attempts >= NEW_KEY_AFTER_TRIES and age_s >= NEW_KEY_AFTER_S
+        if age_s < REUSE_S and not is_stuck:
             await tx.execute("operations.tried", id=running.id)
             return running
-        await finish(tx, running.id, "outlived its key", now=now)
+        await finish(tx, running.id, "given up for a new key", now=now)
     operation = Operation(rt.ids.new("op"), kind, subject, 0, now, None, None)
     await tx.execute(
         "operations.insert", id=operation.id, kind=kind, subject=subject, created_at=now
