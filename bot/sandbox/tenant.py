@@ -27,7 +27,7 @@ class NoMessage(AssertionError):
 
 @dataclass(slots=True)
 class TenantClient:
-    """`async with TenantClient(keys, bot_pubkey, relay_url) as tenant: await tenant.say("help")`."""
+    """`async with TenantClient(keys, bot_pubkey, relay_url) as tenant:` say, hear, ask."""
 
     keys: Keys
     bot_pubkey: str

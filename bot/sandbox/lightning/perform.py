@@ -122,5 +122,5 @@ async def _past_expiration(job: Job, when: float | None) -> None:
         return
     clock = job.connection.wallet.network.clock
     until = (job.request.expiration or clock()) + AFTER_EXPIRATION_S
-    while clock() < until:  # noqa: ASYNC110 - the clock may be a fake one that nothing announces
+    while clock() < until:
         await asyncio.sleep(POLL_S)
