@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 from typing import Annotated
 
@@ -68,10 +69,20 @@ class Narrator:
             self._object({"at_s": step.at_s, "date": step.date, "who": step.who, "what": step.what})
             return
         style = STYLES.get(step.who, "blue")
+        head = f"{step.at_s:6.1f} s  {step.date}  {step.who:>7}  "
+        first, *rest = self._lines(step.what, len(head))
         self._console.print(
             f"[dim]{step.at_s:6.1f} s  {step.date}[/dim]  [{style}]{step.who:>7}[/{style}]  "
-            f"{escape(step.what)}"
+            f"{escape(first)}"
         )
+        for line in rest:
+            self._console.print(f"{' ' * len(head)}{escape(line)}")
+
+    def _lines(self, text: str, indent: int) -> list[str]:
+        """Folded under itself on a terminal; one line each when piped."""
+        if not (self._console.is_terminal or self._svg is not None):
+            return [text]
+        return textwrap.wrap(text, max(20, self._console.width - indent)) or [""]
 
     def note(self, text: str) -> None:
         """A line beside the story."""

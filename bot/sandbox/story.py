@@ -157,7 +157,7 @@ class Story:
         self.say("purser", _shorten(text))
 
     async def _month(self) -> None:
-        self.say("clock", "a month passes")
+        self.say("clock", "a month passes at Stripe; signatures and expiries stay in real time")
         await self.town.stripe.advance(MONTH_S)
 
     async def _probe(self) -> None:
@@ -223,5 +223,9 @@ def _amount_in(text: str) -> int:
 
 def _shorten(text: str) -> str:
     """A message on one line, its bolt11 cut."""
-    words = [w if len(w) < 70 else f"{w[:24]}…{w[-6:]}" for w in text.split()]
-    return " ".join(words)
+    lines = (" ".join(_cut(word) for word in line.split()) for line in text.splitlines())
+    return " / ".join(line for line in lines if line)
+
+
+def _cut(word: str) -> str:
+    return word if len(word) < 70 else f"{word[:24]}…{word[-6:]}"
