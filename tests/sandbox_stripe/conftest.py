@@ -116,7 +116,7 @@ async def sandbox() -> AsyncIterator[Sandbox]:
     embedded.app.on_exchange.append(recorder.exchange)
     base_url = await embedded.start()
     embedded.schedule.on_tick.clear()
-    http = stripe.HTTPXClient(timeout=10)
+    http = stripe.HTTPXClient(timeout=10, verify_ssl_certs=False)
     client = StripeClient(
         embedded.api_key,
         http_client=http,

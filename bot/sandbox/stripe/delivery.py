@@ -67,7 +67,7 @@ class Delivery:
     _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CONCURRENT))
 
     async def start(self) -> None:
-        self._client = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False)
+        """Watch from now on."""
         self.world.on_event.append(self._on_event)
 
     async def stop(self) -> None:
@@ -168,7 +168,8 @@ class Delivery:
             "User-Agent": "Stripe/1.0 (+https://stripe.com/docs/webhooks)",
             "Stripe-Signature": sign(body, endpoint["_secret"], self.world.clock.real()),
         }
-        assert self._client is not None
+        if self._client is None:  # loading certificates takes a while: not before it is needed
+            self._client = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False)
         try:
             answer = await self._client.post(endpoint["url"], content=body, headers=headers)
         except (httpx.HTTPError, httpx.InvalidURL) as e:
