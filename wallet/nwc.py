@@ -34,7 +34,9 @@ from wallet.ports import (
 
 PAGE: Final = 20
 """Transactions asked for at a time: with their bolt11s an answer has to fit into one event."""
-MAX_PAGES: Final = 50
+MAX_PAGES: Final = 250
+"""5 000 transactions: a month of the largest operator. A list only ever adds evidence, so what is
+beyond it is left to the look-ups."""
 NO_PERMISSION: Final = frozenset({"RESTRICTED", "NOT_IMPLEMENTED", "UNAUTHORIZED"})
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, TypeVar
 import structlog
 
 from wallet.nwc_codec import load_object, outcome_of_reply, parse_notification
-from wallet.outcome import PayOutcome, Unknown
+from wallet.outcome import PayOutcome, Settled, Unknown
 from wallet.ports import PayReply, Transaction
 
 log = structlog.stdlib.get_logger("purser")
@@ -21,6 +21,11 @@ TOLD_PAYMENTS: Final = frozenset({"payment_received", "payment_sent"})
 CLOSE_TIMEOUT_S: Final = 5.0
 REMEMBERED: Final = 4_096
 """Event ids kept of each kind, at some 100 bytes: hours of the busiest payee."""
+MAX_RUNNING: Final = 256
+"""Observer calls of one connection at a time. The other end is a stranger who may flood us; what is
+dropped is found by look-ups in our own wallet (M6)."""
+MAX_TOLD: Final = 8
+"""Different outcomes told of one pay request: an error or two, and then the truth."""
 
 V = TypeVar("V")
 
@@ -73,6 +78,7 @@ class Witnesses:
         self._observers = observers
         self._name = name
         self._pays: Recent[_Pay] = Recent()
+        self._told: Recent[set[tuple[str, str]]] = Recent()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def sealed(self, request_id: str, payment_hash: str) -> None:
@@ -121,9 +127,23 @@ class Witnesses:
         else:
             resent = pay is not None and pay.writes > 1
             outcome = outcome_of_reply(content, payment_hash, resent=resent)
-        await observer(PayReply(request_id, outcome))
+        if self._is_news(request_id, outcome):
+            await observer(PayReply(request_id, outcome))
+            # Only now: if the observer failed, a repetition is welcome.
+            self._remember(request_id, outcome)
+
+    def _is_news(self, request_id: str, outcome: PayOutcome) -> bool:
+        told = self._told.get(request_id) or set()
+        return _kind(outcome) not in told and (len(told) < MAX_TOLD or isinstance(outcome, Settled))
+
+    def _remember(self, request_id: str, outcome: PayOutcome) -> None:
+        self._told.put(request_id, (self._told.get(request_id) or set()) | {_kind(outcome)})
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        if len(self._tasks) >= MAX_RUNNING:
+            work.close()
+            log.warning("wallet.flood", subject=self._name)
+            return
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -137,6 +157,10 @@ class Witnesses:
 
 async def _call(observer: Callable[[Transaction], Awaitable[None]], told: Transaction) -> None:
     await observer(told)
+
+
+def _kind(outcome: PayOutcome) -> tuple[str, str]:
+    return type(outcome).__name__, "" if isinstance(outcome, Settled) else outcome.code
 
 
 def _may_answer_a_payment(content: str) -> bool:

@@ -17,7 +17,7 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.lightning import fake_lightning
 from tests.fakes.scripted_transport import ScriptedTransport
 from wallet.nwc import NwcPayee, NwcPayer
-from wallet.nwc_replies import Observers
+from wallet.nwc_replies import MAX_RUNNING, MAX_TOLD, Observers
 from wallet.nwc_session import NwcSession
 from wallet.nwc_uri import parse
 from wallet.outcome import Refused, Settled, Unknown
@@ -90,6 +90,9 @@ class RecordedLog:
 
     def error(self, event: str, **facts: object) -> None:
         assert "the store is away" not in str(facts)
+        self.events.append(event)
+
+    def warning(self, event: str, **facts: object) -> None:
         self.events.append(event)
 
 
@@ -454,6 +457,64 @@ async def test_garbage_and_missing_result_type_after_a_payment(make_rig: MakeRig
         await NwcPayer(session).publish_pay(request, permit=lambda: True)
         await rig.transport.settle()
     assert [type(r.outcome) for r in rig.replies] == [Unknown, Settled, Unknown]
+
+
+async def test_late_answers_to_questions_are_nobodys_business(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    rig.connection.revoke("silence")
+    assert isinstance(await NwcPayer(rig.session("nip44_v2")).get_balance(), Unreachable)
+    rig.transport.say(rig.transport.requests[0].event_id, {"result": {"balance": 5}})
+    await rig.transport.settle()
+    assert rig.replies == []
+
+
+async def test_a_flood_of_answers_is_cut_and_the_truth_comes_through(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    rig.transport.connection = None
+    session = rig.session("nip44_v2")
+    request = NwcPayer(session).prepare_pay(BOLT11, now=5, expiration=9)
+    await NwcPayer(session).publish_pay(request, permit=lambda: True)
+    for number in range(100):
+        rig.transport.say(request.event_id, {"error": {"code": f"WHIM_{number}"}})
+        rig.transport.say(request.event_id, {"error": {"code": "INTERNAL"}})
+        await rig.transport.settle()
+    assert len(rig.replies) == MAX_TOLD
+    for _ in range(2):
+        rig.transport.say(request.event_id, PAID)
+        await rig.transport.settle()
+    assert [r.outcome for r in rig.replies[MAX_TOLD:]] == [Settled(PREIMAGE)]
+
+
+async def test_a_flood_of_notices_does_not_pile_up(
+    make_rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = make_rig()
+    monkeypatch.setattr("wallet.nwc_replies.log", RecordedLog())
+    assert await rig.session("nip44_v2").listen()
+    notice = {"type": "incoming", "payment_hash": HASH}
+    for _ in range(MAX_RUNNING + 50):
+        rig.transport.say(None, {"notification_type": "payment_received", "notification": notice})
+    await rig.transport.settle()
+    assert len(rig.notified) == MAX_RUNNING
+
+
+async def test_lists_keep_only_money_that_came_in(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    payee = NwcPayee(rig.session("nip44_v2", answer_timeout_s=5), network="bcrt")
+    entries = [
+        {"type": kind, "payment_hash": f"{number:064x}", "state": state}
+        for number, (kind, state) in enumerate(
+            [("incoming", "pending"), ("outgoing", "settled"), ("incoming", "settled")]
+        )
+    ]
+    rig.transport.connection = None
+    asking = asyncio.create_task(payee.list_incoming(0))
+    for count in (1, 2):
+        request = await rig.transport.asked("list_transactions", count)
+        rig.transport.say(request.event_id, {"result": {"transactions": entries}})
+    listed = await asking
+    assert isinstance(listed, list)
+    assert [t.payment_hash for t in listed] == [f"{2:064x}"]
 
 
 async def test_notifications_are_told(make_rig: MakeRig) -> None:
