@@ -1,0 +1,75 @@
+"""The command `purser`: puts the command groups together."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bot.cli import check, demo, init, messages, operate, run, sandbox, store, tables, wallet
+from bot.cli.common import CHOSEN_BEFORE, EPILOG
+from bot.logs import configure_logs
+
+app = typer.Typer(
+    name="purser",
+    help="Keeps the accounts aboard a relay host: Stripe subscriptions, paid over Lightning or by"
+    " card, told by Nostr direct message.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_BEGIN, _CARE, _LOOK, _TRY = "Begin", "Take care", "Look", "Try out"
+app.command(rich_help_panel=_BEGIN)(init.init)
+app.command(rich_help_panel=_BEGIN)(check.check)
+app.command(rich_help_panel=_BEGIN)(run.run)
+app.command(rich_help_panel=_CARE)(store.migrate)
+app.command(rich_help_panel=_CARE)(store.backup)
+app.command(rich_help_panel=_CARE)(operate.reconcile)
+app.command(rich_help_panel=_CARE)(messages.dm)
+for command in tables.COMMANDS:
+    app.command(rich_help_panel=_LOOK)(command)
+app.add_typer(operate.payments_app, name="payments", rich_help_panel=_LOOK)
+app.command(rich_help_panel=_LOOK)(tables.show)
+app.add_typer(wallet.app, name="wallet", rich_help_panel=_TRY)
+app.command(rich_help_panel=_TRY)(sandbox.sandbox)
+app.command(rich_help_panel=_TRY)(demo.demo)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        try:
+            print(f"purser {version('nostr-purser')}")
+        except PackageNotFoundError:
+            print("purser (from a checkout)")
+        raise typer.Exit
+
+
+@app.callback()
+def purser(
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            "-c",
+            envvar="PURSER_CONFIG",
+            help="The configuration file; ./config.toml without it.",
+            show_default=False,
+        ),
+    ] = None,
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print it."),
+    ] = False,
+) -> None:
+    CHOSEN_BEFORE.set(config)
+    configure_logs("console", "error")
+
+
+def main() -> None:
+    """Entry point of the package."""
+    app(prog_name="purser")

@@ -1,0 +1,110 @@
+"""`purser reconcile` and `purser payments`: what an operator decides."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from bot.cli import tables
+from bot.cli.common import (
+    Busy,
+    ConfigOption,
+    Exit,
+    JsonOption,
+    fail,
+    load,
+    out,
+    print_facts,
+    print_json,
+    run_async,
+)
+from bot.cli.tables import LimitOption, TenantOption
+from bot.config import Config
+from bot.control import Json, RemoteOperator
+from bot.control_local import open_operator
+
+payments_app = typer.Typer(
+    help="Payment requests and attempts, newest first; `resolve` decides one.",
+    invoke_without_command=True,
+    rich_markup_mode="rich",
+)
+
+
+def reconcile(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what differs.")] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare the accounts with Stripe and put right what differs.
+
+    A running bot does it; otherwise this process does, and the bot acts on it at its next start.
+    """
+    found = run_async(_reconcile(load(config), dry_run))
+    if as_json:
+        print_json(found)
+        return
+    console = out()
+    for difference in found:
+        console.print(escape(str(difference["text"])))
+    verb = "differ" if dry_run else "differed and are being put right"
+    console.print(f"{len(found)} {'thing' if len(found) == 1 else 'things'} {verb}")
+
+
+async def _reconcile(config: Config, dry_run: bool) -> list[Json]:
+    async with open_operator(config) as operator:
+        return await operator.reconcile(dry_run=dry_run)
+
+
+@payments_app.callback()
+def payments(
+    context: typer.Context,
+    config: ConfigOption = None,
+    tenant: TenantOption = None,
+    limit: LimitOption = 50,
+    as_json: JsonOption = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        tables.payments(config, tenant, limit, as_json)
+
+
+@payments_app.command()
+def resolve(
+    thing: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID", help="Payment request, attempt, payment hash, or invoice with one open."
+        ),
+    ],
+    reason: Annotated[str, typer.Option(help="Why; goes into the audit log.")],
+    verdict: Annotated[
+        bool | None,
+        typer.Option("--settled/--dead", help="The money came, or can not come any more."),
+    ] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Decide a payment in place of a wallet that can not be asked any more.
+
+    Only after the payment request's expiry plus the payee's margin. Audited. [bold]--settled[/bold]
+    marks the invoice paid; [bold]--dead[/bold] lets the tenant be asked for money again: look into
+    the wallet's own records first.
+    """
+    if verdict is None:
+        fail("say --settled or --dead", Exit.USAGE)
+    done = run_async(_resolve(load(config), thing, verdict, reason))
+    if as_json:
+        print_json(done)
+    else:
+        print_facts(done)
+
+
+async def _resolve(config: Config, thing: str, settled: bool, reason: str) -> Json:
+    async with open_operator(config) as operator:
+        done = await operator.resolve(thing, settled=settled, reason=reason)
+    is_running = isinstance(operator, RemoteOperator)
+    return done | {"next": "the bot acts on it" if is_running else "the bot acts at its next start"}
+
+
+__all__ = ["Busy", "payments_app", "reconcile"]

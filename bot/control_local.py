@@ -1,0 +1,179 @@
+"""Does what an operator asks for, in this process: inside the running bot, or while none runs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from billing.lease import LEASE_S
+from billing.model import PaymentRequest, RequestState
+from billing.observations import observe_request, operator_reading
+from billing.ports import RelayAnswer
+from billing.reconcile import Reconciler
+from billing.store import payments
+from billing.store.engine import Tx
+from billing.store.migrate import require_current
+from billing.store.open import open_engine
+from bot.build import Core, build_core
+from bot.config import Config
+from bot.control import ControlFailed, ControlRefused, Json, Operator, find_running
+from bot.logs import redact
+from bot.nostr import nip17
+from bot.nostr.directory import Directory, Found
+from bot.nostr.nip17 import MessageError
+
+MAX_REASON_CHARS: Final = 240
+"""One line of the audit log."""
+
+
+@dataclass(slots=True)
+class LocalOperator:
+    """Implements `bot.control.Operator`; what it changes is acted on by the workers of a bot."""
+
+    core: Core
+
+    async def status(self) -> Json:
+        """Who this is."""
+        return {"pid": os.getpid(), "npub": self.core.config.keys.npub}
+
+    async def reconcile(self, *, dry_run: bool) -> list[Json]:
+        """The plan; without `dry_run` it is then carried out, after a look at missed events."""
+        reconciler = Reconciler(self.core.rt, self.core.stripe)
+        if not dry_run:
+            await reconciler.catch_up()
+        plan = await reconciler.plan()
+        if plan and not dry_run:
+            await reconciler.run_once(self.core.clock.now())
+        return [asdict(difference) for difference in plan]
+
+    async def resolve(self, thing: str, *, settled: bool, reason: str) -> Json:
+        """See `Operator`; raises `ControlRefused` with what stands against it."""
+        reason = redact(" ".join(reason.split()))[:MAX_REASON_CHARS]
+        if not reason:
+            raise ControlRefused("a reason is needed: it goes into the audit log")
+        rt = self.core.rt
+        async with rt.unit() as unit:
+            request = await _find(unit.tx, thing)
+            if request is None:
+                raise ControlRefused(f"there is no payment request {thing}")
+            _allow(request, settled=settled, now=unit.now)
+            reading = operator_reading(request, settled=settled, now=unit.now)
+            await unit.record(
+                "operator.resolved",
+                tenant=request.tenant,
+                subject=request.id,
+                invoice=request.invoice_id,
+                verdict="settled" if settled else "dead",
+                reason=reason,
+            )
+            state = await observe_request(rt, unit, request, reading)
+        return {"request": request.id, "invoice": request.invoice_id, "state": state.value}
+
+    async def send_dm(self, pubkey: str, text: str) -> list[Json]:
+        """Wrapped and published at once, beside the outbox: the answers are the point."""
+        core = self.core
+        try:
+            wrap = nip17.send(
+                core.config.keys,
+                pubkey,
+                text,
+                now=core.clock.now(),
+                token_bytes=core.ids.token_bytes,
+            )
+        except MessageError as error:
+            raise ControlRefused(f"the message is {error}") from error
+        directory = Directory(core.pool, core.clock, core.config.bot.indexer_relays)
+        try:
+            inbox = await directory.inbox_relays(pubkey)
+        finally:
+            await directory.close()
+        relays = inbox.relays if isinstance(inbox, Found) else tuple(core.config.bot.relays)
+        trusted = set(core.config.bot.relays)
+        ours = [url for url in relays if url in trusted]
+        theirs = [url for url in relays if url not in trusted]
+        told = await core.pool.publish_many(ours, wrap, trusted=True, auth=True)
+        told |= await core.pool.publish_many(theirs, wrap, auth=True)
+        answers = [RelayAnswer(url, said.accepted, said.message) for url, said in told.items()]
+        await self._note_dm(pubkey, answers)
+        return [asdict(answer) for answer in answers]
+
+    async def _note_dm(self, pubkey: str, answers: Sequence[RelayAnswer]) -> None:
+        """That it was sent, never what it said."""
+        async with self.core.rt.unit() as unit:
+            await unit.record(
+                "operator.dm",
+                tenant=pubkey,
+                subject=pubkey,
+                accepted=[a.relay_url for a in answers if a.accepted],
+            )
+
+
+async def _find(tx: Tx, thing: str) -> PaymentRequest | None:
+    """By its id, its payment hash, the id of an attempt on it, or of its invoice."""
+    found = await payments.request(tx, thing) or await payments.request_by_hash(tx, thing)
+    if found is not None:
+        return found
+    attempt = await payments.attempt(tx, thing)
+    if attempt is not None:
+        if attempt.request_id is None:
+            raise ControlRefused(f"{thing} is a card payment: Stripe decides that one")
+        return await payments.request(tx, attempt.request_id)
+    of_invoice = await tx.fetch_all(PaymentRequest, "payments.requests_of", invoice_id=thing)
+    still_open = [request for request in of_invoice if request.state is RequestState.OPEN]
+    if of_invoice and not still_open:
+        raise ControlRefused(f"invoice {thing} has no open payment request; name one by its id")
+    return still_open[0] if still_open else None
+
+
+def _allow(request: PaymentRequest, *, settled: bool, now: int) -> None:
+    """M2: only what our wallet can no longer decide, after expiry and margin."""
+    if request.state is RequestState.SETTLED:
+        raise ControlRefused(f"{request.id} is settled already, and that is final")
+    if request.state is RequestState.DEAD and not settled:
+        raise ControlRefused(f"{request.id} is dead already")
+    wait_s = request.expires_at + request.margin_s - now
+    if wait_s > 0:
+        raise ControlRefused(
+            f"{request.id} may still be paid: it expires, and the payee's margin ends, in"
+            f" {-(-wait_s // 60)} min. Until then our own wallet is asked"
+        )
+
+
+@asynccontextmanager
+async def open_operator(config: Config) -> AsyncIterator[Operator]:
+    """The running bot, or this process in its place while none runs.
+
+    Raises `StoreLocked` when a bot holds the database but does not listen here, `ControlFailed`
+    when one on another machine does, `OutdatedDatabase`.
+    """
+    running = await find_running(config.data_dir)
+    if running is not None:
+        yield running
+        return
+    engine = await open_engine(config.store_url)
+    try:
+        await require_current(engine)
+        core = build_core(config, engine)
+        await _take_lease(core)
+        try:
+            yield LocalOperator(core)
+        finally:
+            await core.wallets.close()
+            await core.pool.close()
+            await core.http.aclose()
+            await core.lease.release()
+    finally:
+        await engine.close()
+
+
+async def _take_lease(core: Core) -> None:
+    """A bot that was killed leaves its lease behind: it runs out by itself."""
+    for _ in range(LEASE_S + 1):
+        if await core.lease.take():
+            return
+        await asyncio.sleep(1)
+    raise ControlFailed("another Purser is active on this database, on another machine")
