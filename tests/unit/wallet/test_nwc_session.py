@@ -163,6 +163,9 @@ async def test_remembered_nip44_is_given_up_on_the_wallets_word(make_rig: MakeRi
     assert isinstance(await NwcPayer(session).get_balance(), WalletError)
     assert await NwcPayer(session).get_balance() == 1_000_000
     assert session.encryption == "nip04"
+    probed = await NwcPayer(rig.session("nip44_v2")).probe()
+    assert isinstance(probed, WalletInfo)
+    assert probed.encryption == "nip04"
 
 
 async def test_remembered_nip04_may_rise(make_rig: MakeRig) -> None:
