@@ -72,7 +72,7 @@ class RelayKeeper:
     async def _apply(self, relay: HostedRelay) -> None:
         if relay.wanted_rev == relay.applied_rev:
             async with self.rt.unit() as unit:
-                await unit.tx.execute("relays.want_sync", id=relay.id, now=None)
+                await unit.tx.execute("relays.in_step", id=relay.id)
             return
         desired = self.desired(relay)
         answer = await self.host.apply(desired)
@@ -80,7 +80,9 @@ class RelayKeeper:
             match answer:
                 case RelayApplied():
                     await self._applied(unit, relay, desired)
-                case RelayRefused(reason=reason) | RelayUnreachable(reason=reason):
+                case RelayRefused(reason=reason, permanent=permanent):
+                    await self._failed(unit, relay, reason, is_final=permanent)
+                case RelayUnreachable(reason=reason):
                     await self._failed(unit, relay, reason)
 
     async def _applied(self, unit: Unit, relay: HostedRelay, desired: DesiredRelay) -> None:
@@ -104,7 +106,9 @@ class RelayKeeper:
                 plan=relay.plan,
             )
 
-    async def _failed(self, unit: Unit, relay: HostedRelay, reason: str) -> None:
+    async def _failed(
+        self, unit: Unit, relay: HostedRelay, reason: str, *, is_final: bool = False
+    ) -> None:
         await unit.tx.execute(
             "relays.sync_failed",
             id=relay.id,
@@ -114,7 +118,7 @@ class RelayKeeper:
         await unit.record(
             "relay.sync_failed", tenant=relay.tenant, subject=relay.id, error=reason[:240]
         )
-        if relay.sync_attempts + 1 == ALARM_AFTER:
+        if is_final or relay.sync_attempts + 1 == ALARM_AFTER:
             await self.rt.alarm(
                 unit,
                 f"relay:{relay.id}:rev:{relay.wanted_rev}",

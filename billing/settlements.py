@@ -24,6 +24,8 @@ log = structlog.stdlib.get_logger("purser")
 BATCH: Final = 20
 RETRY_S: Final = (2, 5, 15, 60, 300)
 """Money in hand is placed soon; Stripe being away is the only reason to wait."""
+ALARM_AFTER: Final = 6
+"""Tries, some ten minutes, before operators hear that money in hand has no home (M9)."""
 PENDING_EXPIRY_S: Final = 23 * 3600
 """An order taken up again has as long as Stripe gives a first invoice."""
 
@@ -53,6 +55,14 @@ class Placer:
                         payment_hash=money.payment_hash,
                         next_at=unit.now + wait_s,
                     )
+                    if money.attempts + 1 == ALARM_AFTER:
+                        await self.rt.alarm(
+                            unit,
+                            f"unplaced:{money.payment_hash}",
+                            f"{money.amount_msat // 1000} sats arrived for invoice "
+                            f"{money.invoice_id} and cannot be booked at Stripe: {error.what}. "
+                            "Purser keeps trying.",
+                        )
         return len(due)
 
     async def _advance(self, money: Settlement) -> None:
@@ -115,15 +125,14 @@ class Placer:
             target = await invoices.get(unit.tx, money.target_invoice_id)
         assert target is not None
         before = await self._fetch(target)
-        remaining_minor = before.amount_remaining_minor
+        after = before
         if _takes(before, money):
             await self._mark_paid(money, before)
             after = await self._fetch(target)
-        else:
-            after = before
-            remaining_minor = after.amount_paid_off_stripe_minor
         if _is_paid_by(after, money):
-            await self._placed(money, after, money.value_minor - remaining_minor)
+            # What it took is Stripe's word: it may have been reduced between look and payment.
+            rest_minor = money.value_minor - after.amount_paid_off_stripe_minor
+            await self._placed(money, after, rest_minor)
         elif after.status == "open":
             raise PurserError(after.id, "Stripe does not show it paid yet")
         else:
@@ -166,7 +175,7 @@ class Placer:
             if credit_minor:
                 operation = await operations.begin(unit.tx, self.rt, "credit", money.payment_hash)
                 operation_id = operation.id
-            await payments.place_settlement(
+            placed = await payments.place_settlement(
                 unit.tx,
                 money,
                 SettlementState.PLACED,
@@ -175,6 +184,8 @@ class Placer:
                 credit_operation_id=operation_id,
                 next_try_at=unit.now if credit_minor else None,
             )
+            if not placed:
+                return
             await unit.record(
                 "money.placed",
                 tenant=money.tenant,

@@ -13,7 +13,7 @@ from typing import Final
 
 import structlog
 
-from billing.errors import PurserError, StripeMissing, StripeRejected
+from billing.errors import ConfigurationWrong, PurserError, StripeMissing, StripeRejected
 from billing.model import Change, HostedRelay, RelayState, Tenant
 from billing.plans import Catalogue
 from billing.ports import StripeGateway
@@ -72,7 +72,7 @@ class SubscriptionSync:
                 pubkey=tenant.pubkey,
                 next_at=unit.now + min(back_off_s(tenant.sync_attempts) // 5 + 1, 300),
             )
-            if tenant.sync_attempts == 4 or isinstance(error, StripeRejected):
+            if tenant.sync_attempts == 4 or isinstance(error, StripeRejected | ConfigurationWrong):
                 await self.rt.alarm(
                     unit,
                     f"sync:{tenant.pubkey}:{unit.now // 86400}",
@@ -93,11 +93,14 @@ class SubscriptionSync:
             if running is None:
                 running = await self._plan(current, relays)
                 if running is None:
+                    await self._synced(tenant, seen_wishes)
                     break
             async with self.rt.unit() as unit:
                 fresh = await tenants.get(unit.tx, tenant.pubkey)
                 assert fresh is not None
             await self.changer.advance(fresh, running)
+
+    async def _synced(self, tenant: Tenant, seen_wishes: int) -> None:
         async with self.rt.unit() as unit:
             await unit.tx.execute("tenants.synced", pubkey=tenant.pubkey, seen_wishes=seen_wishes)
 

@@ -97,6 +97,10 @@ UPDATE hosted_relays
 SET sync_due_at = :next_at, sync_attempts = sync_attempts + 1, sync_error = :error
 WHERE id = :id
 
+-- name: in_step
+-- The relay host needs no telling, unless something changed meanwhile.
+UPDATE hosted_relays SET sync_due_at = NULL WHERE id = :id AND wanted_rev = applied_rev
+
 -- name: want_sync
 -- Tell the relay host again.
 UPDATE hosted_relays SET sync_due_at = :now WHERE id = :id
