@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from billing.desk import Command, Desk, answer
+from billing.errors import PurserError
 from billing.model import Connection, ConnectionRole, ConnectionState
 from billing.ports import Payees, Payers
 from billing.store import tenants
@@ -19,6 +20,8 @@ PROBE_RETRY_S: Final = 30
 PROBE_GIVE_UP_S: Final = 600
 """A wallet that has not answered for this long is told to its owner; asking goes on hourly."""
 PROBE_SLOW_S: Final = 3600
+ALARM_EVERY_S: Final = 6 * 3600
+"""An outage of our wallet is told again this often: enough to be seen, too rare to be muted."""
 
 
 @dataclass(slots=True)
@@ -151,10 +154,14 @@ class Prober:
         async with self.rt.unit() as unit:
             due = await unit.tx.fetch_all(Connection, "connections.probe_due", now=now, count=10)
         for connection in due:
-            if connection.role is ConnectionRole.PAYER:
-                await self._probe_payer(connection)
-            else:
-                await self._probe_payee(connection)
+            try:
+                if connection.role is ConnectionRole.PAYER:
+                    await self._probe_payer(connection)
+                else:
+                    await self._probe_payee(connection)
+            except PurserError as error:
+                # One that cannot even be opened must not keep the others from being asked.
+                await self._silent(connection, Unreachable(error.what))
         return len(due)
 
     async def _probe_payer(self, connection: Connection) -> None:
@@ -177,8 +184,10 @@ class Prober:
             "network": info.network,
         }
         async with self.rt.unit() as unit:
+            fresh = await tenants.connection(unit.tx, connection.id)
             await self._store(unit, connection, info)
-            if connection.state is not ConnectionState.PROBING or connection.tenant is None:
+            assert fresh is not None
+            if fresh.state is not ConnectionState.PROBING or connection.tenant is None:
                 return
             await unit.say(
                 f"connection:{connection.id}:ready",
@@ -248,7 +257,7 @@ class Prober:
             if connection.tenant is None:
                 await self.rt.alarm(
                     unit,
-                    f"payee_silent:{connection.id}:{unit.now // 3600}",
+                    f"payee_silent:{connection.id}:{unit.now // ALARM_EVERY_S}",
                     f"Our own wallet does not answer ({problem}): no payment request can be made "
                     "until it does.",
                 )

@@ -8,13 +8,15 @@ from typing import Final, TypeAlias
 
 from billing import invoices as effects
 from billing.errors import StripeMissing
-from billing.model import InboxEvent, RelayState, Tenant
+from billing.model import HostedRelay, InboxEvent, RelayState, Tenant
 from billing.ports import StripeGateway
 from billing.store import invoices, tenants
 from billing.subscription_changes import store_subscription
 from billing.unit import Runtime, Unit
 from billing.views import InvoiceView, SubscriptionView
 
+PUBKEY_KEY: Final = "purser_pubkey"
+"""Customer metadata: whose it is (the gateway writes it at creation)."""
 Effect: TypeAlias = Callable[[Unit], Awaitable[None]]
 """What a handler found out to do, to be done in the transaction that marks the event handled."""
 
@@ -99,10 +101,23 @@ class Handlers:
             return None if known is None else effects.deleted_view(known)
 
     async def _tenant_of(self, customer_id: str) -> Tenant | None:
+        """By the stored id; else, for a customer whose answer was lost or that a restored backup
+        does not know, by the pubkey in its metadata: no event of ours is ignored for that."""
         if not customer_id:
             return None
         async with self.rt.unit() as unit:
-            return await tenants.by_customer(unit.tx, customer_id)
+            known = await tenants.by_customer(unit.tx, customer_id)
+        if known is not None:
+            return known
+        try:
+            customer = await self.stripe.customer(customer_id)
+        except StripeMissing:
+            return None
+        pubkey = customer.metadata.get(PUBKEY_KEY)
+        if not pubkey or customer.deleted:
+            return None
+        async with self.rt.unit() as unit:
+            return await tenants.adopt_customer(unit.tx, pubkey, customer_id)
 
     async def _on_ended(self, unit: Unit, tenant: Tenant, view: SubscriptionView) -> None:
         """Stripe ended it. Relays that were to stop end by their own date; the others lose what is
@@ -113,17 +128,40 @@ class Handlers:
             if relay.state in (RelayState.ENDED, RelayState.PENDING_PAYMENT):
                 continue
             if relay.stop_requested_at is not None:
-                await unit.tx.execute("relays.set_stops_at", id=relay.id, stops_at=unit.billing_now)
+                continue
+            stops_at = await _paid_until(unit, relay, view)
+            if stops_at is None:
                 continue
             await unit.tx.execute(
-                "relays.request_stop", id=relay.id, now=unit.now, stops_at=unit.billing_now
+                "relays.request_stop", id=relay.id, now=unit.now, stops_at=stops_at
+            )
+            await unit.record(
+                "relay.stop_requested", tenant=tenant.pubkey, subject=relay.id, because="canceled"
+            )
+            await unit.say(
+                f"relay:{relay.id}:canceled:{view.id}",
+                tenant.pubkey,
+                "stopping",
+                name=relay.name,
+                stops_at=stops_at,
             )
             await self.rt.alarm(
                 unit,
                 f"canceled:{view.id}",
                 f"Subscription {view.id} of tenant {tenant.pubkey[:16]}… was cancelled at Stripe; "
-                "its relays are stopped. The tenant can order again.",
+                "its relays stop when what is paid runs out. The tenant can order again.",
             )
+
+
+async def _paid_until(unit: Unit, relay: HostedRelay, view: SubscriptionView) -> int | None:
+    """When a relay of a cancelled subscription stops: not before what was paid runs out (M13).
+    None: no invoice carries it, so it is free and none of this subscription's business."""
+    carriers = await invoices.of_relay(unit.tx, relay.id)
+    if not carriers:
+        return None
+    if any(invoice.status in ("draft", "open", "uncollectible") for invoice in carriers):
+        return unit.billing_now
+    return max(unit.billing_now, view.period_end or 0)
 
 
 Handler: TypeAlias = Callable[[Handlers, InboxEvent], Awaitable[Effect | Ignored]]

@@ -8,10 +8,10 @@ from typing import Final
 
 import structlog
 
-from billing.model import OutboxMessage, RequestState
+from billing.model import OutboxMessage, PaymentRequest, RequestState
 from billing.ports import Courier, RelayAnswer
 from billing.store import payments
-from billing.unit import Runtime, facts_of
+from billing.unit import Runtime, Unit, facts_of
 
 log = structlog.stdlib.get_logger("purser")
 
@@ -19,6 +19,10 @@ BATCH: Final = 20
 BACK_OFF_S: Final = (5, 15, 60, 300, 900, 3600, 3 * 3600)
 UNDELIVERABLE_AFTER: Final = 10
 """Tries (about a day) before operators are told; the trying goes on at the longest interval."""
+
+REPLACED_UNDELIVERED: Final = 5
+"""A payment request lives an hour: one that was tried this often and never delivered is as telling
+as any other message after a day."""
 
 
 @dataclass(slots=True)
@@ -62,7 +66,24 @@ class OutboxWorker:
                 return False
             await unit.tx.execute("outbox.replaced", key=message.key)
             await unit.record("message.replaced", tenant=message.recipient, subject=message.key)
+            if request is not None:
+                await self._replace(unit, message, request)
         return True
+
+    async def _replace(self, unit: Unit, message: OutboxMessage, request: PaymentRequest) -> None:
+        """Whoever never got a payment request gets another, as if asked for; were it paid
+        meanwhile, collection finds nothing to show."""
+        await unit.tx.execute("invoices.want_show", id=request.invoice_id, wanted=1, now=unit.now)
+        if message.attempts >= REPLACED_UNDELIVERED:
+            await self._report(unit, message)
+
+    async def _report(self, unit: Unit, message: OutboxMessage) -> None:
+        await self.rt.alarm(
+            unit,
+            f"undeliverable:{message.recipient}:{unit.now // 86400}",
+            f"Messages to {message.recipient[:16]}… reach no relay (first: {message.key}); "
+            "nothing is cut off for what the tenant was never told.",
+        )
 
     async def _store(self, message: OutboxMessage, answers: list[RelayAnswer]) -> None:
         told = json.dumps(
@@ -92,9 +113,4 @@ class OutboxWorker:
             )
             log.warning("message.undelivered", subject=message.key, answers=told)
             if late and message.kind != "operator_alarm":
-                await self.rt.alarm(
-                    unit,
-                    f"undeliverable:{message.recipient}:{unit.now // 86400}",
-                    f"Messages to {message.recipient[:16]}… reach no relay (first: {message.key}); "
-                    "nothing is cut off for what the tenant was never told.",
-                )
+                await self._report(unit, message)

@@ -11,9 +11,11 @@ from typing import Final
 import structlog
 
 from billing import invoices as effects
+from billing.errors import PurserError, StripeMissing, StripeRejected
 from billing.inbox import parse_event
 from billing.ingest import columns
 from billing.model import HostedRelay, Invoice, RelayState, Tenant
+from billing.plans import Catalogue
 from billing.ports import StripeGateway
 from billing.store import invoices, tenants
 from billing.unit import Runtime
@@ -24,8 +26,6 @@ log = structlog.stdlib.get_logger("purser")
 CURSOR: Final = "stripe_events"
 FIRST_LOOK_BACK_S: Final = 86400
 """Without a cursor: a day back; what is older is found by listing."""
-OVERLAP_S: Final = 600
-"""Events are not strictly ordered; ids make the overlap harmless (M14)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,7 @@ class Reconciler:
 
     rt: Runtime
     stripe: StripeGateway
+    catalogue: Catalogue | None = None
 
     async def run_once(self, now: int) -> int:
         """Catch up on events, then apply the differences; returns how many."""
@@ -51,7 +52,11 @@ class Reconciler:
         await self.catch_up()
         differences = await self.plan()
         for difference in differences:
-            await self._apply(difference)
+            try:
+                await self._apply(difference)
+            except PurserError as error:
+                # One tenant's trouble is its own (C28).
+                log.warning("reconcile.failed", subject=difference.subject, error=error.what)
         return len(differences)
 
     # --- events that no webhook brought ---------------------------------------------------------
@@ -64,7 +69,15 @@ class Reconciler:
         added = 0
         while True:
             since = self.rt.clock.billing_now() - FIRST_LOOK_BACK_S
-            page = await self.stripe.events_after(position, since)
+            try:
+                page = await self.stripe.events_after(position, since)
+            except StripeRejected as error:
+                if position is None:
+                    raise
+                # Stripe keeps 30 days; the lists below find what the events would have said.
+                log.warning("reconcile.cursor_lost", error=error.what)
+                position = None
+                continue
             if not page.events:
                 return added
             added += await self._record(page.events)
@@ -98,27 +111,66 @@ class Reconciler:
             relays = await unit.tx.fetch_all(HostedRelay, "relays.everything")
             mirrored = await unit.tx.fetch_all(Invoice, "invoices.everything")
         by_customer = {t.customer_id: t for t in known if t.customer_id is not None}
-        found = _invoice_differences(invoices_at_stripe, mirrored, by_customer)
-        found += _subscription_differences(subscriptions, known, relays)
+        found = _lost_customers(subscriptions, known)
+        found += _invoice_differences(invoices_at_stripe, mirrored, by_customer)
+        paid = [relay for relay in relays if not self._is_free(relay)]
+        found += _subscription_differences(subscriptions, known, paid)
         return found
 
+    def _is_free(self, relay: HostedRelay) -> bool:
+        plans = self.catalogue
+        return plans is not None and relay.plan in plans and plans.get(relay.plan).is_free
+
     async def _apply(self, difference: Difference) -> None:
-        if difference.kind == "invoice":
-            assert difference.tenant is not None
+        match difference.kind:
+            case "invoice":
+                await self._refresh(difference)
+            case "customer":
+                assert difference.tenant is not None
+                async with self.rt.unit() as unit:
+                    await tenants.adopt_customer(unit.tx, difference.tenant, difference.subject)
+                    await tenants.want_sync(unit.tx, difference.tenant, due_at=unit.now)
+                    await unit.record(
+                        "reconcile.customer", tenant=difference.tenant, subject=difference.subject
+                    )
+            case _:
+                async with self.rt.unit() as unit:
+                    await tenants.want_sync(unit.tx, difference.subject, due_at=unit.now)
+                    await unit.record(
+                        "reconcile.tenant", tenant=difference.subject, what=difference.text
+                    )
+
+    async def _refresh(self, difference: Difference) -> None:
+        assert difference.tenant is not None
+        try:
             view = await self.stripe.invoice(difference.subject)
+        except StripeMissing:
             async with self.rt.unit() as unit:
-                invoice = await effects.refresh(self.rt, unit, difference.tenant, view)
-                if invoice.status in ("draft", "open"):
-                    await invoices.want_collection(unit.tx, invoice.id, due_at=unit.now)
-                await unit.record(
-                    "reconcile.invoice", tenant=difference.tenant, subject=difference.subject
-                )
-        else:
-            async with self.rt.unit() as unit:
-                await tenants.want_sync(unit.tx, difference.subject, due_at=unit.now)
-                await unit.record(
-                    "reconcile.tenant", tenant=difference.subject, what=difference.text
-                )
+                known = await invoices.get(unit.tx, difference.subject)
+            if known is None:
+                return
+            view = effects.deleted_view(known)
+        async with self.rt.unit() as unit:
+            invoice = await effects.refresh(self.rt, unit, difference.tenant, view)
+            if invoice.status in ("draft", "open"):
+                await invoices.want_collection(unit.tx, invoice.id, due_at=unit.now)
+            await unit.record(
+                "reconcile.invoice", tenant=difference.tenant, subject=difference.subject
+            )
+
+
+def _lost_customers(
+    at_stripe: Sequence[SubscriptionView], known: Sequence[Tenant]
+) -> list[Difference]:
+    """Tenants of a restored backup: their subscriptions still say whose they are."""
+    without = {tenant.pubkey for tenant in known if tenant.customer_id is None}
+    return [
+        Difference(
+            "customer", view.customer_id, f"customer {view.customer_id} is unknown here", who
+        )
+        for view in at_stripe
+        if (who := view.metadata.get("purser_tenant", "")) in without
+    ]
 
 
 def _invoice_differences(
@@ -163,7 +215,11 @@ def _subscription_differences(
     )
     found: list[Difference] = []
     for tenant in known:
+        wanted = renewed[tenant.pubkey]
         if tenant.subscription_id is None:
+            if wanted and tenant.sync_due_at is None:
+                text = f"{wanted} relays have no subscription"
+                found.append(Difference("tenant", tenant.pubkey, text, tenant.pubkey))
             continue
         view = living.get(tenant.subscription_id)
         if view is None:
@@ -175,14 +231,17 @@ def _subscription_differences(
             )
         elif view.period_end != tenant.period_end:
             text = f"subscription {view.id} has another period at Stripe"
-        elif not view.cancel_at_period_end and _seats(view) != renewed[tenant.pubkey]:
-            text = (
-                f"subscription {view.id} has {_seats(view)} relays, {renewed[tenant.pubkey]} here"
-            )
+        elif _is_changeable(view) and _seats(view) != wanted:
+            text = f"subscription {view.id} has {_seats(view)} relays, {wanted} here"
         else:
             continue
         found.append(Difference("tenant", tenant.pubkey, text, tenant.pubkey))
     return found
+
+
+def _is_changeable(view: SubscriptionView) -> bool:
+    """Neither on its way out nor waiting for its first payment."""
+    return not view.cancel_at_period_end and view.status != "incomplete"
 
 
 def _seats(view: SubscriptionView) -> int:

@@ -143,7 +143,9 @@ class Runtime:
             told |= await unit.say(
                 f"alarm:{key}:{operator[:16]}", operator, "operator_alarm", what=what
             )
-        if told or not self.operators:
+        if not self.operators:
+            told = await unit.tx.scalar("activity.alarmed", subject=key) is None
+        if told:
             await unit.record("operator.alarm", subject=key, what=what)
 
 

@@ -26,7 +26,7 @@ class ManualRail:
                 async with self.rt.unit() as unit:
                     await self.rt.alarm(
                         unit,
-                        f"not_issued:{unit.now // 3600}",
+                        f"not_issued:{unit.now // 21600}",
                         f"No payment request for {invoice.id}: {issued.why}",
                     )
                 return False

@@ -84,9 +84,9 @@ class NwcRail:
 
     async def _alarm(self, invoice: Invoice, why: str) -> None:
         async with self.rt.unit() as unit:
-            hour = unit.now // 3600
+            quarter = unit.now // 21600
             await self.rt.alarm(
-                unit, f"not_issued:{hour}", f"No payment request for {invoice.id}: {why}"
+                unit, f"not_issued:{quarter}", f"No payment request for {invoice.id}: {why}"
             )
 
     async def _pay(

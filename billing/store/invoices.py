@@ -57,6 +57,11 @@ async def relays_of(tx: Tx, invoice_id: str) -> list[HostedRelay]:
     return await tx.fetch_all(HostedRelay, "relays.of_invoice", invoice_id=invoice_id)
 
 
+async def of_relay(tx: Tx, relay_id: str) -> list[Invoice]:
+    """The invoices that carry it, oldest first."""
+    return await tx.fetch_all(Invoice, "invoices.of_relay", relay_id=relay_id)
+
+
 async def link_relays(tx: Tx, invoice_id: str, relay_ids: list[str]) -> None:
     """It carries these relays; repeats change nothing."""
     for relay_id in relay_ids:

@@ -17,6 +17,14 @@ async def by_customer(tx: Tx, customer_id: str) -> Tenant | None:
     return await tx.fetch_one(Tenant, "tenants.by_customer", customer_id=customer_id)
 
 
+async def adopt_customer(tx: Tx, pubkey: str, customer_id: str) -> Tenant | None:
+    """The tenant of this pubkey, its customer set if it had none; None: no such tenant, or one
+    that has another customer."""
+    await tx.execute("tenants.set_customer", pubkey=pubkey, customer_id=customer_id)
+    found = await get(tx, pubkey)
+    return found if found is not None and found.customer_id == customer_id else None
+
+
 async def want_sync(tx: Tx, pubkey: str, *, due_at: int, fresh: bool = True) -> None:
     """Have the subscription compared with the relays; `fresh` forgets earlier failures."""
     await tx.execute("tenants.want_sync", pubkey=pubkey, due_at=due_at, fresh=int(fresh))

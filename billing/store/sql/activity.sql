@@ -5,6 +5,10 @@
 INSERT INTO activity (at, billing_at, kind, tenant, subject, facts)
 VALUES (:at, :billing_at, :kind, :tenant, :subject, :facts)
 
+-- name: alarmed
+-- Whether this alarm was raised before.
+SELECT MAX(seq) FROM activity WHERE subject = :subject AND kind = 'operator.alarm'
+
 -- name: of_subject
 -- The story of one thing.
 SELECT * FROM activity WHERE subject = :subject ORDER BY seq

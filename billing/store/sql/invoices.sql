@@ -27,6 +27,12 @@ SELECT * FROM invoices WHERE tenant = :tenant ORDER BY created_at, id
 SELECT * FROM invoices WHERE tenant = :tenant AND status IN ('draft', 'open')
 ORDER BY created_at, id
 
+-- name: of_relay
+-- The invoices that carry a relay, oldest first.
+SELECT invoices.* FROM invoices
+JOIN invoice_relays ON invoice_relays.invoice_id = invoices.id
+WHERE invoice_relays.relay_id = :relay_id ORDER BY invoices.created_at, invoices.id
+
 -- name: everything
 -- All invoices, oldest first.
 SELECT * FROM invoices ORDER BY created_at, id
