@@ -132,6 +132,7 @@ class Issuer:
         made = await self._make(invoice, connection, amount_msat, EXPIRY_S[purpose])
         if isinstance(made, NotIssued):
             return made
+        now = self.rt.clock.now()
         request = payments.new_request(
             request_id=self.rt.ids.new("req"),
             invoice_id=invoice.id,
@@ -146,8 +147,9 @@ class Issuer:
             rate=str(rate.price),
             rate_sources=json.dumps(list(rate.sources)),
             rate_at=rate.observed_at,
-            now=self.rt.clock.now(),
-            expires_at=made.expires_at,
+            now=now,
+            # A payee whose clock is slow takes money that much longer than its bolt11 says.
+            expires_at=max(made.expires_at, now + EXPIRY_S[purpose]),
             margin_s=self.margin_s,
         )
         async with self.rt.unit() as unit:
