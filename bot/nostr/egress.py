@@ -23,7 +23,7 @@ CLOSE_S: Final = 2.0  # the closing handshake is a courtesy
 PING_EVERY_S: Final = 20.0  # below the idle limits of common proxies
 PING_TIMEOUT_S: Final = 20.0
 MAX_ADDRESSES: Final = 4  # each gets its share of CONNECT_S; more would leave too little for one
-MAX_LOOKUPS: Final = 4  # each holds a thread until the resolver gives up, however long that is
+MAX_LOOKUPS: Final = 4  # of strangers' names: each holds a thread until the resolver gives up
 MAX_QUEUED_FRAMES: Final = 16  # unread frames before the socket itself pushes back
 
 Resolver: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -92,8 +92,7 @@ class Egress:
         Raises EgressRefused if any of them is not public, Unreachable if there is none.
         """
         try:
-            async with self._lookups:
-                found = tuple(await self._resolver(host, port))
+            found = tuple(await self._look_up(host, port, trusted))
         except (OSError, UnicodeError):
             raise Unreachable("the name has no address") from None
         if not found:
@@ -102,6 +101,21 @@ class Egress:
         if not (trusted or self._allow_private) and not all(map(is_public, found)):
             raise EgressRefused("the name leads to an address that is not public")
         return found
+
+    async def _look_up(self, host: str, port: int, trusted: bool) -> Sequence[str]:
+        if trusted:
+            return await self._resolver(host, port)
+        await self._lookups.acquire()
+        looking = asyncio.ensure_future(self._resolver(host, port))
+
+        def finished(task: asyncio.Future[Sequence[str]]) -> None:
+            self._lookups.release()
+            if not task.cancelled():
+                task.exception()
+
+        # A thread cannot be cancelled: its place is taken until it ends, though nobody waits.
+        looking.add_done_callback(finished)
+        return await asyncio.shield(looking)
 
     async def connect(self, url: str, *, trusted: bool = False) -> ClientConnection:
         """An open WebSocket. Raises EgressError only."""
@@ -156,7 +170,7 @@ async def _tcp(addresses: Sequence[str], port: int) -> socket.socket:
     loop = asyncio.get_running_loop()
     for address in addresses:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -22,11 +23,31 @@ log = structlog.get_logger(__name__)
 
 LOOK_BACK_S: Final = 6 * 3600  # wallets execute requests up to six hours old (facts 4)
 OVERLAP_S: Final = 3600  # a wallet's clock is wrong, or its reply reached the relay late
-SEEN_REPLIES: Final = 4096
+SEEN_REPLIES: Final = 512  # of all its relays; a tenant chooses who fills this
+SEEN_BY_QUERY: Final = 256
+
+
+@dataclass(slots=True)
+class _Ear:
+    """One relay that is listened to. `told`: it has sent once all that it had stored."""
+
+    url: str
+    lease: Lease
+    told: bool = False
+    query: Query | None = None
+
+    def since(self, otherwise: int) -> int:
+        # By when we last heard the relay, never by an event's own time: that is the author's.
+        heard = self.lease.connection.last_heard - OVERLAP_S
+        return max(otherwise, heard) if self.told else otherwise
 
 
 class NwcLink:
-    """Made by the transport at the first subscription of a connection, gone after the last."""
+    """Made by the transport at the first subscription of a connection, gone after the last.
+
+    With `rest_s` its relays are left after so long without use, and asked again, from where they
+    were left, at the next use: ten thousand tenants must not hold ten thousand sockets.
+    """
 
     def __init__(
         self,
@@ -36,51 +57,65 @@ class NwcLink:
         acquire: Callable[[str], Lease | NoLease],
         clock: Clock,
         on_idle: Callable[[], object],
+        rest_s: float | None,
     ) -> None:
         self.undecipherable = 0
         self._keys = keys
         self._wallet_pubkey = wallet_pubkey
-        self._missing = list(relays)
         self._acquire = acquire
         self._clock = clock
         self._on_idle = on_idle
-        self._started = clock.now()
-        self._listening: list[tuple[Lease, Query]] = []
+        self._rest_s = rest_s
+        self._rest_timer: asyncio.TimerHandle | None = None
+        self._since = dict.fromkeys(relays, clock.now() - LOOK_BACK_S)
+        self._ears: dict[str, _Ear] = {}
         self._seen: SeenIds[str] = SeenIds(SEEN_REPLIES)
         self._subscriptions: list[NwcSubscription] = []
         self._ready = asyncio.Event()
 
     def listen(self) -> None:
-        """Ask every relay that is not asked yet. One that the pool has no room for is missing until
-        the next call."""
-        missing, self._missing = self._missing, []
-        for url in missing:
-            lease = self._acquire(url)
-            if isinstance(lease, NoLease):
-                self._missing.append(url)
-            else:
-                self._listen_on(lease)
+        """This connection is in use: ask every relay that is not asked yet. One that the pool has
+        no room for is left until the next call."""
+        if self._rest_timer is not None:
+            self._rest_timer.cancel()
+        if self._rest_s is not None:
+            loop = asyncio.get_running_loop()
+            self._rest_timer = loop.call_later(self._rest_s, self._rest)
+        for url in self._since:
+            if url not in self._ears:
+                lease = self._acquire(url)
+                if isinstance(lease, NoLease):
+                    continue
+                if lease.connection.has_room:
+                    self._listen_on(url, lease)
+                else:
+                    lease.release()
 
-    def _listen_on(self, lease: Lease) -> None:
-        connection = lease.connection
-        listened = False  # this relay has told us once all that it had stored
-
-        def filters() -> tuple[Filter, ...]:
-            since = self._started - LOOK_BACK_S
-            if listened:
-                # By when we last heard the relay, never by an event's own time: the author's.
-                since = max(since, connection.last_heard - OVERLAP_S)
-            return (self._filter(since),)
+    def _listen_on(self, url: str, lease: Lease) -> None:
+        ear = self._ears[url] = _Ear(url, lease)
 
         def changed() -> None:
-            nonlocal listened
-            listened = listened or any(
-                query.eose for known, query in self._listening if known is lease
-            )
+            ear.told = ear.told or (ear.query is not None and ear.query.eose)
             self._judge()
 
-        query = connection.query(filters, self._deliver, on_change=changed)
-        self._listening.append((lease, query))
+        ear.query = lease.connection.query(
+            lambda: (self._filter(ear.since(self._since[url])),),
+            self._deliver,
+            on_change=changed,
+            seen=SEEN_BY_QUERY,
+        )
+
+    def _rest(self) -> None:
+        if self._rest_timer is not None:
+            self._rest_timer.cancel()
+            self._rest_timer = None
+        ears, self._ears = self._ears, {}
+        for ear in ears.values():
+            self._since[ear.url] = ear.since(self._since[ear.url])
+            if ear.query is not None:
+                ear.query.close()
+            ear.lease.release()
+        self._ready.clear()
 
     def attach(self, sink: ReplySink) -> NwcSubscription:
         """One more receiver."""
@@ -98,16 +133,15 @@ class NwcLink:
     def shut(self) -> None:
         """Ends everything; nothing is delivered after this."""
         self._subscriptions.clear()
-        for lease, query in self._listening:
-            query.close()
-            lease.release()
-        self._listening.clear()
-        self._ready.clear()
+        self._rest()
         self._on_idle()
 
     def hears(self, connection: RelayConnection) -> bool:
         """Whether a reply on this connection would reach us."""
-        return any(q.ready for lease, q in self._listening if lease.connection is connection)
+        return any(
+            ear.lease.connection is connection and ear.query is not None and ear.query.ready
+            for ear in self._ears.values()
+        )
 
     async def ready(self, timeout_s: float) -> bool:
         """True as soon as any relay has our query."""
@@ -128,7 +162,7 @@ class NwcLink:
         )
 
     def _judge(self) -> None:
-        if any(query.ready for _, query in self._listening):
+        if any(ear.query is not None and ear.query.ready for ear in self._ears.values()):
             self._ready.set()
         else:
             self._ready.clear()

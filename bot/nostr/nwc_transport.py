@@ -29,6 +29,7 @@ from wallet.ports import (
 MAX_RELAYS: Final = 3  # facts: a tenant's URI must not make us open any number of sockets
 OPEN_WAIT_S: Final = 15.0  # egress' connect and handshake; half of M3's 30 s
 OK_WAIT_S: Final = 5.0
+REST_S: Final = 900.0  # replies after this are rare, and our own wallet is the truth anyway (M6)
 MAX_KEYS: Final = 1024  # a key pair costs 50 µs to make and 0.3 kB to keep
 
 _LinkKey: TypeAlias = tuple[str, str, tuple[str, ...]]
@@ -46,6 +47,7 @@ class RelayNwcTransport:
         trusted: bool = False,
         open_wait_s: float = OPEN_WAIT_S,
         ok_wait_s: float = OK_WAIT_S,
+        rest_s: float = REST_S,
     ) -> None:
         self._pool = pool
         self._clock = clock
@@ -53,6 +55,8 @@ class RelayNwcTransport:
         self._trusted = trusted
         self._open_wait_s = open_wait_s
         self._ok_wait_s = ok_wait_s
+        # The operator's wallet tells of incoming money: it is always listened to.
+        self._rest_s = None if trusted else rest_s
         self._links: dict[_LinkKey, NwcLink] = {}
         self._keys: OrderedDict[str, Keys] = OrderedDict()
         self._background: set[asyncio.Task[PublishAnswer]] = set()
@@ -91,6 +95,9 @@ class RelayNwcTransport:
         permit: Callable[[], bool] | None = None,
     ) -> PublishAnswer:
         """Write to one relay or to all of them; without `one_relay` the first OK is the answer."""
+        link = self._link_of(uri)
+        if link is not None:
+            link.listen()
         leases: list[Lease] = []
         refusal = "the connection names no relay"
         for url in _relays(uri):
@@ -118,9 +125,10 @@ class RelayNwcTransport:
                 lambda url: self._pool.acquire(url, trusted=self._trusted),
                 self._clock,
                 on_idle=lambda: self._links.pop(key, None),
+                rest_s=self._rest_s,
             )
             self._links[key] = link
-            link.listen()
+        link.listen()
         return link.attach(sink)
 
     async def info_event(self, uri: NwcUri) -> Mapping[str, Any] | None:
@@ -169,7 +177,7 @@ class RelayNwcTransport:
         """Where the reply is listened for, in the URI's order; else the first that opens."""
         if not any(lease.connection.is_open for lease in leases):
             await self._any_opened(leases)
-        link = self._links.get((uri.wallet_pubkey, self._keys_of(uri).pubkey, _relays(uri)))
+        link = self._link_of(uri)
         opened = [lease for lease in leases if lease.connection.is_open]
         heard = [lease for lease in opened if link and link.hears(lease.connection)]
         return next(iter(heard or opened), None)
@@ -219,6 +227,9 @@ class RelayNwcTransport:
             return _answer(connection.url, outcome)
         finally:
             lease.release()
+
+    def _link_of(self, uri: NwcUri) -> NwcLink | None:
+        return self._links.get((uri.wallet_pubkey, self._keys_of(uri).pubkey, _relays(uri)))
 
     def _keys_of(self, uri: NwcUri) -> Keys:
         known = self._keys.get(uri.secret)

@@ -101,7 +101,7 @@ class RelayPool:
             return NoLease(str(error))
         entry = self._entries.get((url, trusted))
         if entry is None:
-            if len(self._entries) >= self._limits.max_connections and not self._evict():
+            if not trusted and not self._has_room():
                 return NoLease("too many relay connections")
             entry = self._open(url, trusted)
         if entry.idle_timer is not None:
@@ -202,8 +202,12 @@ class RelayPool:
         entry.idle_since = loop.time()
         entry.idle_timer = loop.call_later(self._limits.idle_s, self._remove_entry, entry)
 
-    def _evict(self) -> bool:
-        idle = [(e.idle_since, key) for key, e in self._entries.items() if e.users == 0]
+    def _has_room(self) -> bool:
+        """The cap is for strangers' relays: they must not lock out those of the configuration."""
+        untrusted = [(key, entry) for key, entry in self._entries.items() if not key[1]]
+        if len(untrusted) < self._limits.max_connections:
+            return True
+        idle = [(entry.idle_since, key) for key, entry in untrusted if entry.users == 0]
         if idle:
             self._remove(min(idle)[1])
         return bool(idle)

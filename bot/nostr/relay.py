@@ -85,6 +85,11 @@ class RelayConnection:
         """Whether there is an open socket now."""
         return self._session is not None and self._session.is_open
 
+    @property
+    def has_room(self) -> bool:
+        """Whether one more query is within `max_queries`."""
+        return len(self._queries) < self._limits.max_queries
+
     def start(self) -> None:
         """Connect and stay connected, in the background."""
         if self._task is None and not self._closed:
@@ -149,14 +154,18 @@ class RelayConnection:
         deliver: Deliver,
         *,
         on_change: Callable[[], None] | None = None,
+        seen: int | None = None,
     ) -> Query:
-        """A standing query; asked now or as soon as a socket opens, and again after each loss."""
-        assert len(self._queries) < self._limits.max_queries, "queries leak"
+        """A standing query; asked now or as soon as a socket opens, and again after each loss.
+
+        `seen`: of how many events the ids are remembered, so that each is delivered once.
+        """
+        assert self.has_room, "ask has_room first"
         query = Query(
             self._ids.new("q"),
             filters,
             deliver,
-            seen=self._limits.seen_ids,
+            seen=self._limits.seen_ids if seen is None else seen,
             on_change=on_change,
             on_close=self._drop,
         )

@@ -59,6 +59,7 @@ class ScriptedRelay:
         self.says = ""
         self.hook: Hook | None = None
         self._server: Server | None = None
+        self._handlers: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
@@ -86,6 +87,8 @@ class ScriptedRelay:
         server, self._server = self._server, None
         if server is not None:
             server.close()
+            for handler in self._handlers:
+                handler.cancel()  # a hook may be waiting for something that never comes
             await server.wait_closed()
 
     async def drop_all(self) -> None:
@@ -115,6 +118,14 @@ class ScriptedRelay:
     # --- protocol -------------------------------------------------------------------------------
 
     async def _serve(self, socket: ServerConnection) -> None:
+        handler = asyncio.create_task(self._talk(socket))
+        self._handlers.add(handler)
+        await asyncio.wait((handler,))
+        self._handlers.discard(handler)
+        if not handler.cancelled():
+            handler.result()
+
+    async def _talk(self, socket: ServerConnection) -> None:
         client = Client(self, socket)
         self.clients.append(client)
         self.connections += 1

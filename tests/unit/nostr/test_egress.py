@@ -270,6 +270,34 @@ def self_signed(folder: Path, name: str) -> tuple[Path, Path]:
     return key_file, certificate_file
 
 
+async def test_names_that_hang_do_not_hold_up_the_operators(
+    monkeypatch: pytest.MonkeyPatch, dialled: list[tuple[str, ...]]
+) -> None:
+    monkeypatch.setattr(egress_module, "CONNECT_S", 0.03)
+    end = asyncio.Event()
+    asked: list[str] = []
+
+    async def slow(host: str, port: int) -> Sequence[str]:
+        asked.append(host)
+        if host.startswith("slow"):
+            await end.wait()
+        return ["1.1.1.1"]
+
+    egress = Egress(resolver=slow)
+    for number in range(egress_module.MAX_LOOKUPS + 3):
+        with pytest.raises(Unreachable):
+            await egress.connect(f"wss://slow{number}.example")
+    assert len(asked) == egress_module.MAX_LOOKUPS  # threads would still be busy with these
+    with pytest.raises(Unreachable):
+        await egress.connect("wss://configured.example", trusted=True)
+    assert dialled == [("1.1.1.1",)]
+    end.set()
+    await asyncio.sleep(0)
+    with pytest.raises(Unreachable):
+        await egress.connect("wss://again.example")
+    assert len(dialled) == 2
+
+
 @pytest.fixture
 async def tls_server(tmp_path: Path) -> AsyncIterator[tuple[Server, Path]]:
     key, cert = self_signed(tmp_path, "relay.example")

@@ -7,12 +7,16 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from bot.nostr.events import sign_event
 from bot.nostr.keys import Keys
+from bot.nostr.nwc_codec import open_reply, read_info
 from bot.nostr.nwc_link import LOOK_BACK_S, OVERLAP_S
 from bot.nostr.nwc_transport import RelayNwcTransport
-from bot.nostr.pool import PoolLimits
+from bot.nostr.pool import Lease, PoolLimits
 from tests.contract.nwc_rigs import NOW, SocketRig
+from tests.fakes.nwc_transport import WalletSide
 from tests.fakes.scripted_relay import until
+from tests.fakes.seeded_ids import SeededIds
 from wallet.nwc_uri import NwcUri
 from wallet.ports import NotSent, Reply, Sent
 
@@ -109,7 +113,7 @@ async def test_a_payment_goes_where_the_reply_is_heard(rig: SocketRig) -> None:
     async def deaf(client, message) -> bool:  # type: ignore[no-untyped-def]
         if message[0] == "REQ":
             await client.say("CLOSED", message[1], "blocked: no queries here")
-        return message[0] == "REQ"
+        return bool(message[0] == "REQ")
 
     rig.relays[0].hook = deaf
     subscription = rig.transport.subscribe(rig.uri, lambda reply: None)
@@ -161,3 +165,66 @@ async def test_a_sinks_bug_is_its_own(rig: SocketRig) -> None:
     assert await rig.transport.subscribe(rig.uri, replies.append).ready(2)
     await rig.reply("ab" * 32, {}, "nip44_v2")
     await until(lambda: bool(replies))
+
+
+async def test_one_write_also_on_a_connection_that_authenticates(rig: SocketRig) -> None:
+    """The inbox of the bot may lie on the same relay, under its own identity."""
+    relay = rig.relays[0]
+    relay.auth = "challenge later"
+    rig.pool._keys = Keys(b"\x05" * 32)
+    lease = rig.pool.acquire(relay.url, auth=True)
+    assert isinstance(lease, Lease)
+    uri = NwcUri(rig.uri.wallet_pubkey, (relay.url,), rig.uri.secret)
+    answer = await rig.transport.publish(uri, request(rig), one_relay=True)
+    assert answer == Sent(relay.url, False, relay.refusal)
+    await until(lambda: relay.clients[0].authenticated is not None)
+    other = request(rig)
+    assert await rig.transport.publish(uri, other) == Sent(relay.url, True, "")
+    assert len(relay.events()) == 2
+    lease.release()
+
+
+async def test_a_resting_connection_is_left_and_taken_up_where_it_was(rig: SocketRig) -> None:
+    transport = RelayNwcTransport(
+        rig.pool, rig.clock, SeededIds(7), open_wait_s=1, ok_wait_s=0.3, rest_s=0.05
+    )
+    replies: list[Reply] = []
+    subscription = transport.subscribe(rig.uri, replies.append)
+    relay = rig.relays[0]
+    assert await subscription.ready(2)
+    await until(lambda: "CLOSE" in relay.verbs())
+    assert [entry.users for entry in rig.pool._entries.values()] == [0, 0]
+    await rig.reply("ab" * 32, {}, "nip44_v2")
+    rig.clock.advance(100_000)
+    assert await subscription.ready(2)
+    await until(lambda: bool(replies))
+    assert relay.received[-1][2]["since"] == NOW - OVERLAP_S
+    answer = await transport.publish(rig.uri, request(rig), one_relay=True)
+    assert isinstance(answer, Sent)
+    await subscription.close()
+
+
+def test_the_codec_opens_only_what_its_wallet_sent_to_it() -> None:
+    side = WalletSide(["wss://relay.example"])
+    keys = Keys.from_hex(side.uri.secret)
+    good = side.make("ab" * 32, {"n": 1}, at=NOW)
+    assert open_reply(keys, side.keys.pubkey, good) is not None
+    for bad in (
+        side.make("ab" * 32, {}, at=NOW, keys=MALLORY),
+        side.make("ab" * 32, {}, at=NOW, to=MALLORY.pubkey),
+        sign_event(side.keys, 23195, good.content, [("p", keys.pubkey)], NOW),
+        sign_event(side.keys, 23195, "junk", good.tags, NOW),
+        sign_event(side.keys, 23195, "junk?iv=AAAA", good.tags, NOW),
+        sign_event(side.keys, 1, good.content, good.tags, NOW),
+    ):
+        assert open_reply(keys, side.keys.pubkey, bad) is None
+
+
+def test_info_without_a_tag_means_nip04() -> None:
+    side = WalletSide(["wss://relay.example"])
+    event = sign_event(side.keys, 13194, "pay_invoice, get_info\nx", [], NOW)
+    assert read_info(event) == {
+        "methods": ["pay_invoice", "get_info", "x"],
+        "encryption": ["nip04"],
+        "notifications": [],
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -77,6 +78,10 @@ class Heard:
         return [event.content for event in self.events]
 
 
+def never() -> bool:
+    raise AssertionError("a permit was asked for a write that cannot happen")
+
+
 # --- publishing ---------------------------------------------------------------------------------
 
 
@@ -117,7 +122,7 @@ async def test_a_socket_lost_after_the_write_is_no_answer(
     async def drop(client: Client, message: list[Any]) -> bool:
         if message[0] == "EVENT":
             client.socket.transport.abort()
-        return message[0] == "EVENT"
+        return bool(message[0] == "EVENT")
 
     relay.hook = drop
     outcome = await connection.write(note("a").id, note("a").to_json(), once=True)
@@ -149,10 +154,7 @@ async def test_a_permit_is_not_asked_when_there_is_no_socket(relay: ScriptedRela
     try:
         event = note("a")
 
-        def permit() -> bool:
-            raise AssertionError("asked")
-
-        outcome = await connection.write(event.id, event.to_json(), once=True, permit=permit)
+        outcome = await connection.write(event.id, event.to_json(), once=True, permit=never)
         assert isinstance(outcome, NotWritten)
     finally:
         await connection.close()
@@ -211,7 +213,7 @@ async def test_once_is_not_written_behind_data_that_has_not_left(
     ]
     await asyncio.sleep(0.05)
     event = note("pay")
-    outcome = await connection.write(event.id, event.to_json(), once=True)
+    outcome = await connection.write(event.id, event.to_json(), once=True, permit=never)
     assert outcome == NotWritten("earlier data has not left yet")
     blocked.set()
     for task in tasks:
@@ -356,7 +358,7 @@ async def test_a_query_that_the_relay_closed_is_asked_again_later(
 
 async def test_without_eose_a_query_counts_as_live_after_a_while(relay: ScriptedRelay) -> None:
     async def mute(client: Client, message: list[Any]) -> bool:
-        return message[0] == "REQ"
+        return bool(message[0] == "REQ")
 
     relay.hook = mute
     connection = connect(relay)
@@ -412,7 +414,7 @@ async def test_fetch_returns_stored_events_and_says_if_they_are_all(
     async def refuse(client: Client, message: list[Any]) -> bool:
         if message[0] == "REQ":
             await client.say("CLOSED", message[1], "blocked: no")
-        return message[0] == "REQ"
+        return bool(message[0] == "REQ")
 
     relay.hook = refuse
     answer = await connection.fetch(Filter(kinds=(1,)), timeout_s=2)
@@ -473,8 +475,40 @@ async def test_once_means_once_also_when_authentication_is_asked_for(relay: Scri
     await connection.close()
 
 
+async def test_once_is_not_written_again_after_silence_and_authentication(
+    relay: ScriptedRelay,
+) -> None:
+    async def ignore(client: Client, message: list[Any]) -> bool:
+        if message[0] == "EVENT" and client.authenticated is None:
+            await client.say("AUTH", "challenge")
+            return True
+        return False
+
+    relay.hook = ignore
+    connection = connect(relay, auth=ME)
+    assert await connection.opened(2)
+    event = note("pay")
+    outcome = await connection.write(event.id, event.to_json(), once=True, timeout_s=0.1)
+    assert isinstance(outcome, Unanswered)
+    assert relay.clients[0].authenticated == ME.pubkey
+    assert relay.verbs() == ["EVENT", "AUTH"]
+    await connection.close()
+
+
 async def test_once_waits_for_an_authentication_that_is_under_way(relay: ScriptedRelay) -> None:
-    relay.auth = "challenge first"
+    later: list[asyncio.Task[None]] = []
+
+    async def slowly(client: Client, message: list[Any]) -> bool:
+        async def accept() -> None:
+            await asyncio.sleep(0.03)
+            client.authenticated = ME.pubkey
+            await client.say("OK", message[1]["id"], True, "")
+
+        if message[0] == "AUTH":
+            later.append(asyncio.create_task(accept()))
+        return bool(message[0] == "AUTH")
+
+    relay.auth, relay.hook = "challenge first", slowly
     connection = connect(relay, auth=ME)
     await until(lambda: "AUTH" in relay.verbs())
     event = note("pay")
@@ -483,11 +517,46 @@ async def test_once_waits_for_an_authentication_that_is_under_way(relay: Scripte
     await connection.close()
 
 
+async def test_queries_are_asked_again_after_authentication_without_being_told(
+    relay: ScriptedRelay,
+) -> None:
+    """Some relays keep gift wraps back from strangers and say EOSE all the same."""
+
+    async def keep_back(client: Client, message: list[Any]) -> bool:
+        if message[0] == "REQ" and client.authenticated is None:
+            await client.say("EOSE", message[1])
+            await client.say("AUTH", "challenge")
+            return True
+        return False
+
+    relay.hook = keep_back
+    relay.stored.append(note("for members"))
+    connection = connect(relay, auth=ME)
+    heard = Heard(connection)
+    await until(lambda: heard.texts == ["for members"])
+    await connection.close()
+
+
+async def test_an_authentication_without_an_answer_is_taken_for_accepted(
+    relay: ScriptedRelay,
+) -> None:
+    async def wordless(client: Client, message: list[Any]) -> bool:
+        if message[0] == "AUTH":
+            client.authenticated = message[1]["pubkey"]
+        return bool(message[0] == "AUTH")
+
+    relay.auth, relay.hook = "challenge later", wordless
+    connection = connect(relay, auth=ME)
+    assert await connection.opened(2)
+    assert await connection.publish(note("a"), timeout_s=2) == Answered(True, "")
+    await connection.close()
+
+
 async def test_a_refused_authentication_settles_what_waited_for_it(relay: ScriptedRelay) -> None:
     async def refuse(client: Client, message: list[Any]) -> bool:
         if message[0] == "AUTH":
             await client.say("OK", message[1]["id"], False, "restricted: not a member")
-        return message[0] == "AUTH"
+        return bool(message[0] == "AUTH")
 
     relay.auth, relay.hook = "challenge later", refuse
     connection = connect(relay, auth=ME)
@@ -587,3 +656,28 @@ def test_back_off_grows_is_spread_and_ends() -> None:
     assert [policy.delay_s(n, 0.999_999_9) for n in (1, 2, 3)] == pytest.approx([1, 2, 4])
     assert policy.delay_s(1, 0) == 0.5
     assert policy.delay_s(10_000, 0.999_999_9) == pytest.approx(300)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_no_message_of_a_hostile_relay_ends_more_than_its_own_socket(
+    relay: ScriptedRelay, seed: int
+) -> None:
+    connection = connect(relay, auth=ME)
+    heard = Heard(connection)
+    await until(lambda: heard.query.eose)
+    chance = random.Random(seed)
+    pieces: list[Any] = [
+        None, True, False, 0, -1, 1e308, 10**30, "", "x" * 600, "auth-required: x", "\ud800", {},
+        [], [[]], heard.query.id, note("a").id, note("a").to_dict(), {"id": 1, "kind": 1},
+    ]  # fmt: skip
+    verbs = ["EVENT", "OK", "EOSE", "CLOSED", "NOTICE", "AUTH", "COUNT", "NEG-MSG", "", None, 7]
+    for _ in range(300):
+        message = [chance.choice(verbs), *chance.choices(pieces, k=chance.randrange(5))]
+        await relay.clients[0].raw(json.dumps(message))
+    # Whatever was said about queries and events before, this one is answered in its own words.
+    assert await connection.publish(note("after")) == Answered(True, "")
+    await relay.spread(note("heard"))
+    await until(lambda: "heard" in heard.texts)
+    assert relay.connections == 1
+    assert connection.counters.failed_deliveries == 0
+    await connection.close()

@@ -106,11 +106,13 @@ async def test_the_cap_evicts_the_longest_idle_and_refuses_when_all_are_used() -
     first = leased(pool.acquire("ws://127.0.0.1:1"))
     second = leased(pool.acquire("ws://127.0.0.1:2"))
     assert pool.acquire("ws://127.0.0.1:3") == NoLease("too many relay connections")
+    # What the operator configured is not locked out by strangers.
+    leased(pool.acquire("ws://127.0.0.1:4", trusted=True)).release()
     second.release()
     await asyncio.sleep(0.01)
     first.release()
     third = leased(pool.acquire("ws://127.0.0.1:3"))
-    assert len(pool) == 2
+    assert len(pool) == 3
     assert leased(pool.acquire("ws://127.0.0.1:1")).connection is first.connection
     assert third.connection is not second.connection
     await pool.close()
