@@ -163,12 +163,15 @@ async def _bot(bench: Bench) -> list[Finding]:
     except ControlFailed as error:
         return [Finding("bot", Verdict.WARN, f"{npub}; {error}")]
     url = f"http://{config.http.host}:{config.http.port}/readyz"
-    if running is None:
-        return [Finding("bot", Verdict.OK, f"{npub}, not running")]
     try:
         answer = await bench.http.get(url)
     except httpx.HTTPError as error:
+        if running is None:
+            return [Finding("bot", Verdict.OK, f"{npub}, not running")]
         return [Finding("bot", Verdict.WARN, f"{npub} runs, but {url}: {describe(error)}")]
+    if running is None:
+        text = f"{npub} is not running, yet something answers on {url}; change http.port"
+        return [Finding("bot", Verdict.FAILED, text)]
     if answer.status_code == 200:
         return [Finding("bot", Verdict.OK, f"{npub} runs and is ready")]
     return [Finding("bot", Verdict.WARN, f"{npub} runs, but is not ready: {answer.text[:200]}")]

@@ -20,7 +20,15 @@ from billing.store.migrate import require_current
 from billing.store.open import open_engine
 from bot.build import Core, build_core
 from bot.config import Config
-from bot.control import ControlFailed, ControlRefused, Json, Operator, find_running
+from bot.control import (
+    ControlFailed,
+    ControlRefused,
+    ControlServer,
+    Json,
+    Operator,
+    find_running,
+    socket_path,
+)
 from bot.logs import redact
 from bot.nostr import nip17
 from bot.nostr.directory import Directory, Found
@@ -88,7 +96,7 @@ class LocalOperator:
             raise ControlRefused(f"the message is {error}") from error
         directory = Directory(core.pool, core.clock, core.config.bot.indexer_relays)
         try:
-            inbox = await directory.inbox_relays(pubkey)
+            inbox = await directory.inbox(pubkey)
         finally:
             await directory.close()
         relays = inbox.relays if isinstance(inbox, Found) else tuple(core.config.bot.relays)
@@ -177,3 +185,8 @@ async def _take_lease(core: Core) -> None:
             return
         await asyncio.sleep(1)
     raise ControlFailed("another Purser is active on this database, on another machine")
+
+
+def control_server(core: Core) -> ControlServer:
+    """The socket of a running bot; its `run` is a service of the supervisor."""
+    return ControlServer(socket_path(core.config.data_dir), LocalOperator(core))

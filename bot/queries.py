@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any, Final, TypeAlias
@@ -128,7 +128,7 @@ async def payments(tx: Tx, count: int) -> list[Row]:
             | {
                 "amount": format_sats(request.amount_msat),
                 "fiat": format_fiat(request.amount_minor, request.currency),
-                "rail": "nwc" if tries else "manual" if request.shown_at else None,
+                "rail": _rails(request, tries),
                 "attempt": tries[0].state.value if tries else None,
                 "outcome": tries[0].outcome if tries else None,
                 "attempts": [plain(attempt) for attempt in tries],
@@ -141,6 +141,12 @@ async def payments(tx: Tx, count: int) -> list[Row]:
             | {"attempt": attempt.state.value, "rail": "card", "at": attempt.prepared_at}
         )
     return sorted(rows, key=lambda row: -row["at"])[:count]
+
+
+def _rails(request: PaymentRequest, tries: Sequence[PaymentAttempt]) -> str | None:
+    """A refused request may be shown to a person afterwards."""
+    rails = (["nwc"] if tries else []) + (["manual"] if request.shown_at is not None else [])
+    return ", ".join(rails) or None
 
 
 async def events(tx: Tx, count: int) -> list[Row]:
@@ -173,8 +179,3 @@ def _sum(open_ones: Iterable[Invoice]) -> str | None:
     for invoice in open_ones:
         owed[invoice.currency] += invoice.amount_remaining_minor
     return ", ".join(format_fiat(minor, currency) for currency, minor in owed.items()) or None
-
-
-def matching(rows: Iterable[Row], wanted: Callable[[Row], bool]) -> list[Row]:
-    """Those rows."""
-    return [row for row in rows if wanted(row)]

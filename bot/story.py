@@ -63,8 +63,24 @@ async def tell(tx: Tx, thing: str) -> Story | None:
     await _activity(tx, story)
     await _events(tx, story)
     await _messages(tx, story)
-    story.entries.sort(key=lambda entry: (entry.at, LATER if entry.seq is None else entry.seq))
+    story.entries = _in_order(story.entries)
     return story
+
+
+def _in_order(entries: list[Entry]) -> list[Entry]:
+    """By time, then by the audit log's sequence; a record stands where the log first names it."""
+    first: dict[str, int] = {}
+    for entry in entries:
+        if entry.seq is not None:
+            subject = str(entry.details.get("subject"))
+            first[subject] = min(entry.seq, first.get(subject, LATER))
+
+    def place(entry: Entry) -> tuple[int, float]:
+        if entry.seq is not None:
+            return entry.at, entry.seq
+        return entry.at, first.get(str(entry.details.get("id")), LATER) - 0.5
+
+    return sorted(entries, key=place)
 
 
 async def _find(tx: Tx, thing: str) -> Story | None:

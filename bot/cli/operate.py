@@ -9,7 +9,6 @@ from rich.markup import escape
 
 from bot.cli import tables
 from bot.cli.common import (
-    Busy,
     ConfigOption,
     Exit,
     JsonOption,
@@ -105,6 +104,3 @@ async def _resolve(config: Config, thing: str, settled: bool, reason: str) -> Js
         done = await operator.resolve(thing, settled=settled, reason=reason)
     is_running = isinstance(operator, RemoteOperator)
     return done | {"next": "the bot acts on it" if is_running else "the bot acts at its next start"}
-
-
-__all__ = ["Busy", "payments_app", "reconcile"]

@@ -8,9 +8,15 @@ from typing import Any
 
 from billing.errors import ConfigurationWrong, PurserError
 from billing.store.engine import StoreLocked
-from bot.app import run_app
+from billing.store.migrate import migrate
+from billing.store.open import open_engine
+from bot.app import App
+from bot.build import build
 from bot.cli.common import ConfigOption, Exit, fail, load
+from bot.config import Config
+from bot.control_local import control_server
 from bot.logs import configure_logs
+from bot.supervise import Phase, service, stop_on_signals
 
 
 def run(config: ConfigOption = None) -> None:
@@ -21,7 +27,7 @@ def run(config: ConfigOption = None) -> None:
     loaded = load(config)
     configure_logs(loaded.logs.format, loaded.logs.level)
     try:
-        _run(run_app(loaded))
+        _run(_serve(loaded))
     except StoreLocked as error:
         fail(error.what, Exit.BUSY)
     except ConfigurationWrong as error:
@@ -30,6 +36,22 @@ def run(config: ConfigOption = None) -> None:
         fail(str(error))
     except KeyboardInterrupt:
         pass
+
+
+async def _serve(config: Config) -> None:
+    """`bot.app.run_app`, and the control socket beside it."""
+    config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    engine = await open_engine(config.store_url)
+    try:
+        await migrate(engine)
+        parts = build(config, engine)
+        app = App(parts)
+    except BaseException:
+        await engine.close()
+        raise
+    app.supervisor.add([service("control", control_server(parts.core).run, phase=Phase.INTAKE)])
+    stop_on_signals(app.stop)
+    await app.run()
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

@@ -31,18 +31,10 @@ from bot.story import Story
 
 MANY: Final = 100_000
 """Rows read when they are to be filtered by tenant."""
-TIMES: Final = (
-    "created_at",
-    "received_at",
-    "expires_at",
-    "delivered_at",
-    "paid_at",
-    "period_end",
-    "stops_at",
-    "at",
-    "api_created",
-    "next_try_at",
+TIMES: Final = frozenset(
+    {"at", "api_created", "period_start", "period_end", "unpaid_since", "watch_until"}
 )
+"""Columns of epoch seconds, beside those whose names end in `_at`."""
 
 TenantOption = Annotated[
     str | None, typer.Option("--tenant", "-t", help="Only of this tenant (npub or hex).")
@@ -158,8 +150,9 @@ def show(
         entries = [asdict(entry) for entry in told.entries]
         print_json({"kind": told.kind, "now": told.now, "story": entries})
         return
-    print_facts({"": told.kind} | {k: v for k, v in _shown(told.now).items() if v is not None})
     console = out()
+    console.print(f"[bold]{told.kind}[/bold]")
+    print_facts({name: value for name, value in _shown(told.now).items() if value is not None})
     console.print()
     for entry in told.entries:
         text = escape(" ".join(entry.text.split()))
@@ -203,10 +196,9 @@ def _pubkey(text: str) -> str:
 def _shown(row: Row) -> Row:
     """Times and answers as people read them."""
     shown = dict(row)
-    for name in TIMES:
-        if isinstance(shown.get(name), int):
-            shown[name] = when(shown[name])
-    for name, value in shown.items():
+    for name, value in row.items():
         if isinstance(value, bool):
             shown[name] = "yes" if value else "no"
+        elif isinstance(value, int) and (name.endswith("_at") or name in TIMES):
+            shown[name] = when(value)
     return shown
