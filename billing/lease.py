@@ -40,6 +40,10 @@ class Lease:
         now = self.clock.now()
         async with self.engine.transaction() as tx:
             await tx.execute("leases.ensure", name=NAME)
+            if tx.dialect == "sqlite":
+                # We hold the file's lock: whoever this names was killed, and waiting for its
+                # lease to expire would leave webhooks unanswered for nothing.
+                await tx.execute("leases.expire", name=NAME)
             taken = await tx.execute(
                 "leases.take", name=NAME, owner=self.owner, expires_at=now + LEASE_S, now=now
             )

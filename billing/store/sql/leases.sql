@@ -10,6 +10,10 @@ ON CONFLICT (name) DO NOTHING
 UPDATE leases SET owner = :owner, fence = fence + 1, expires_at = :expires_at
 WHERE name = :name AND (owner = '' OR expires_at <= :now)
 
+-- name: expire
+-- Its holder is known to be dead.
+UPDATE leases SET expires_at = 0 WHERE name = :name
+
 -- name: renew
 -- Still ours.
 UPDATE leases SET expires_at = :expires_at
