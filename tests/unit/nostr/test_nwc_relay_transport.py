@@ -213,6 +213,8 @@ def test_the_codec_opens_only_what_its_wallet_sent_to_it() -> None:
         side.make("ab" * 32, {}, at=NOW, keys=MALLORY),
         side.make("ab" * 32, {}, at=NOW, to=MALLORY.pubkey),
         sign_event(side.keys, 23195, good.content, [("p", keys.pubkey)], NOW),
+        # The wallet's own words, sent again by somebody else as the answer to something else.
+        sign_event(MALLORY, 23195, good.content, [("p", keys.pubkey), ("e", "cd" * 32)], NOW),
         sign_event(side.keys, 23195, "junk", good.tags, NOW),
         sign_event(side.keys, 23195, "junk?iv=AAAA", good.tags, NOW),
         sign_event(side.keys, 1, good.content, good.tags, NOW),
