@@ -16,7 +16,6 @@ from bot.nostr.keys import Keys
 from bot.nostr.nwc_codec import REPLY_KINDS, open_reply
 from bot.nostr.pool import Lease, NoLease
 from bot.nostr.query import Query, SeenIds
-from bot.nostr.relay import RelayConnection
 from wallet.ports import Reply, ReplySink
 
 log = structlog.get_logger(__name__)
@@ -84,12 +83,8 @@ class NwcLink:
         for url in self._since:
             if url not in self._ears:
                 lease = self._acquire(url)
-                if isinstance(lease, NoLease):
-                    continue
-                if lease.connection.has_room:
+                if isinstance(lease, Lease):
                     self._listen_on(url, lease)
-                else:
-                    lease.release()
 
     def _listen_on(self, url: str, lease: Lease) -> None:
         ear = self._ears[url] = _Ear(url, lease)
@@ -136,10 +131,10 @@ class NwcLink:
         self._rest()
         self._on_idle()
 
-    def hears(self, connection: RelayConnection) -> bool:
-        """Whether a reply on this connection would reach us."""
+    def hears(self, relay_url: str) -> bool:
+        """Whether a reply on this relay would reach us."""
         return any(
-            ear.lease.connection is connection and ear.query is not None and ear.query.ready
+            ear.lease.connection.url == relay_url and ear.query is not None and ear.query.ready
             for ear in self._ears.values()
         )
 

@@ -122,7 +122,7 @@ class RelayNwcTransport:
                 keys,
                 uri.wallet_pubkey,
                 _relays(uri),
-                lambda url: self._pool.acquire(url, trusted=self._trusted),
+                lambda url: self._pool.acquire(url, trusted=self._trusted, listen=True),
                 self._clock,
                 on_idle=lambda: self._links.pop(key, None),
                 rest_s=self._rest_s,
@@ -179,7 +179,7 @@ class RelayNwcTransport:
             await self._any_opened(leases)
         link = self._link_of(uri)
         opened = [lease for lease in leases if lease.connection.is_open]
-        heard = [lease for lease in opened if link and link.hears(lease.connection)]
+        heard = [lease for lease in opened if link and link.hears(lease.connection.url)]
         return next(iter(heard or opened), None)
 
     async def _any_opened(self, leases: list[Lease]) -> None:

@@ -1,10 +1,11 @@
-"""Relay connections shared by URL: counted users, idle closing, one cap on all."""
+"""Relay connections shared by URL: counted users, idle closing, one cap on strangers' relays."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from billing.ports import Clock, Ids
 from bot.nostr.answers import NotWritten, PublishOutcome
@@ -15,12 +16,16 @@ from bot.nostr.keys import Keys
 from bot.nostr.relay import Fetched, RelayConnection
 from bot.nostr.relay_policy import Reconnect, RelayLimits
 
+_Key: TypeAlias = tuple[str, bool, int]
+"""URL, trusted, and a number above 0 where one connection had too many queries."""
+
 
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
     """Counts and seconds."""
 
     max_connections: int = 512  # 309 KiB each with TLS: 160 MB; and below the usual 1024 files
+    queries_each: int = 15  # strfry's default is 20 queries on one socket; fetches need a few
     idle_s: float = 120.0  # a wallet's probe, payment and look-ups come within this
     open_s: float = 15.0  # egress' connect (5 s) and handshake (10 s)
     fetch_s: float = 20.0
@@ -63,6 +68,8 @@ class RelayPool:
 
     `trusted`: the URL comes from the operator's configuration. Trusted and untrusted users of one
     URL do not share: a stranger must not reach through our door what egress refuses them.
+    `listen`: for a standing query of one among many; a relay that has `queries_each` of them on
+    one connection gets another.
     `auth`: this relay may learn that we are `keys` (our own inbox, the inbox of a recipient).
     """
 
@@ -84,14 +91,16 @@ class RelayPool:
         self._limits = limits or PoolLimits()
         self._reconnect = reconnect
         self._relay_limits = relay_limits
-        self._entries: dict[tuple[str, bool], _Entry] = {}
+        self._entries: dict[_Key, _Entry] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def acquire(self, url: str, *, trusted: bool = False, auth: bool = False) -> Lease | NoLease:
+    def acquire(
+        self, url: str, *, trusted: bool = False, auth: bool = False, listen: bool = False
+    ) -> Lease | NoLease:
         """A share of the connection to this relay; it is started if there is none. No waiting."""
         if self._closed:
             return NoLease("shutting down")
@@ -99,11 +108,12 @@ class RelayPool:
             url = self._egress.check_url(url, trusted=trusted)
         except EgressRefused as error:
             return NoLease(str(error))
-        entry = self._entries.get((url, trusted))
+        key = self._key(url, trusted, listen)
+        entry = self._entries.get(key)
         if entry is None:
             if not trusted and not self._has_room():
                 return NoLease("too many relay connections")
-            entry = self._open(url, trusted)
+            entry = self._open(key)
         if entry.idle_timer is not None:
             entry.idle_timer.cancel()
             entry.idle_timer = None
@@ -173,7 +183,17 @@ class RelayPool:
 
     # --- entries --------------------------------------------------------------------------------
 
-    def _open(self, url: str, trusted: bool) -> _Entry:
+    def _key(self, url: str, trusted: bool, listen: bool) -> _Key:
+        key = (url, trusted, 0)
+        while listen and (entry := self._entries.get(key)) is not None:
+            if entry.connection.query_count < self._limits.queries_each:
+                break
+            key = (url, trusted, key[2] + 1)
+        return key
+
+    def _open(self, key: _Key) -> _Entry:
+        url, trusted, _ = key
+
         def identity() -> Keys | None:
             return self._keys if entry.may_auth else None
 
@@ -189,7 +209,7 @@ class RelayPool:
                 limits=self._relay_limits,
             )
         )
-        self._entries[(url, trusted)] = entry
+        self._entries[key] = entry
         entry.connection.start()
         return entry
 
@@ -218,7 +238,7 @@ class RelayPool:
                 self._remove(key)
                 return
 
-    def _remove(self, key: tuple[str, bool]) -> None:
+    def _remove(self, key: _Key) -> None:
         entry = self._entries.pop(key)
         if entry.idle_timer is not None:
             entry.idle_timer.cancel()

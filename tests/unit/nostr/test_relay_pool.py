@@ -165,3 +165,27 @@ async def test_a_closed_pool_gives_nothing_more(relay: ScriptedRelay) -> None:
     assert relay.clients == []
     assert pool.acquire(relay.url) == NoLease("shutting down")
     assert isinstance(await lease.connection.publish(note("a")), NotWritten)
+
+
+async def test_more_queries_than_a_relay_takes_on_one_socket_get_another(
+    relay: ScriptedRelay,
+) -> None:
+    pool = make_pool(PoolLimits(queries_each=2, idle_s=0.02))
+    leases: list[Lease] = []
+    queries = []
+    for _ in range(5):
+        lease = leased(pool.acquire(relay.url, listen=True))
+        queries.append(lease.connection.query(lambda: (Filter(kinds=(1,)),), lambda event: None))
+        leases.append(lease)
+    await until(lambda: all(query.eose for query in queries))
+    assert sorted(len(client.queries) for client in relay.clients) == [1, 2, 2]
+    plain = leased(pool.acquire(relay.url))
+    assert plain.connection is leases[0].connection
+    plain.release()
+    for query, lease in zip(queries[:3], leases[:3], strict=True):
+        query.close()
+        lease.release()
+    await until(lambda: len(pool) == 2)  # the first is idle and gone, its place is free again
+    again = leased(pool.acquire(relay.url, listen=True))
+    assert again.connection not in [lease.connection for lease in leases]
+    await pool.close()
