@@ -18,7 +18,7 @@ from billing.store import payments
 from billing.store.engine import Tx
 from billing.store.migrate import require_current
 from billing.store.open import open_engine
-from bot.build import Core, build_core
+from bot.build import Core, Parts, build
 from bot.config import Config
 from bot.control import (
     ControlFailed,
@@ -43,6 +43,7 @@ class LocalOperator:
     """Implements `bot.control.Operator`; what it changes is acted on by the workers of a bot."""
 
     core: Core
+    reconciler: Reconciler
 
     async def status(self) -> Json:
         """Who this is."""
@@ -50,7 +51,7 @@ class LocalOperator:
 
     async def reconcile(self, *, dry_run: bool) -> list[Json]:
         """The plan; without `dry_run` it is then carried out, after a look at missed events."""
-        reconciler = Reconciler(self.core.rt, self.core.stripe)
+        reconciler = self.reconciler
         if not dry_run:
             await reconciler.catch_up()
         plan = await reconciler.plan()
@@ -165,10 +166,11 @@ async def open_operator(config: Config) -> AsyncIterator[Operator]:
     engine = await open_engine(config.store_url)
     try:
         await require_current(engine)
-        core = build_core(config, engine)
+        parts = build(config, engine)
+        core = parts.core
         await _take_lease(core)
         try:
-            yield LocalOperator(core)
+            yield LocalOperator(core, parts.workers.reconciler)
         finally:
             await core.wallets.close()
             await core.pool.close()
@@ -187,6 +189,7 @@ async def _take_lease(core: Core) -> None:
     raise ControlFailed("another Purser is active on this database, on another machine")
 
 
-def control_server(core: Core) -> ControlServer:
+def control_server(parts: Parts) -> ControlServer:
     """The socket of a running bot; its `run` is a service of the supervisor."""
-    return ControlServer(socket_path(core.config.data_dir), LocalOperator(core))
+    operator = LocalOperator(parts.core, parts.workers.reconciler)
+    return ControlServer(socket_path(parts.core.config.data_dir), operator)

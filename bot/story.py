@@ -219,11 +219,12 @@ def _names(line: Activity, ids: set[str]) -> bool:
 
 
 async def _events(tx: Tx, story: Story) -> None:
-    events = await tx.fetch_all(InboxEvent, "reports.events_about", ids=sorted(story.ids))
-    for event in events:
-        error = f": {event.error}" if event.error else ""
-        text = f"{event.event_id} {event.type}, {event.state}{error}"
-        story.entries.append(Entry(event.received_at, "Stripe event", text, details=plain(event)))
+    for thing in sorted(story.ids):
+        for event in await tx.fetch_all(InboxEvent, "events.about", object_id=thing):
+            error = f": {event.error}" if event.error else ""
+            text = f"{event.event_id} {event.type}, {event.state}{error}"
+            entry = Entry(event.received_at, "Stripe event", text, details=plain(event))
+            story.entries.append(entry)
 
 
 async def _messages(tx: Tx, story: Story) -> None:

@@ -49,7 +49,7 @@ async def _serve(config: Config) -> None:
     except BaseException:
         await engine.close()
         raise
-    app.supervisor.add([service("control", control_server(parts.core).run, phase=Phase.INTAKE)])
+    app.supervisor.add([service("control", control_server(parts).run, phase=Phase.INTAKE)])
     stop_on_signals(app.stop)
     await app.run()
 

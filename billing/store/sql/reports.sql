@@ -4,16 +4,6 @@
 -- The newest payment attempts.
 SELECT * FROM payment_attempts ORDER BY prepared_at DESC, id LIMIT :count
 
--- name: events_about
--- Stripe events whose object is one of these, given as a JSON list; oldest first.
-SELECT * FROM inbox_events
-WHERE object_id IN (SELECT value FROM json_each(:ids)) ORDER BY received_at, event_id
-
--- name: events_about [postgresql]
--- The same; PostgreSQL unfolds JSON in its own way.
-SELECT * FROM inbox_events
-WHERE object_id IN (SELECT json_array_elements_text(:ids::json)) ORDER BY received_at, event_id
-
 -- name: settlements_of_invoice
 -- Money that came for an invoice, or went to it.
 SELECT * FROM settlements

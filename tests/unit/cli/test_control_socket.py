@@ -1,0 +1,126 @@
+"""The control socket: private, tolerant of what was left behind, errors keep their kind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from billing.errors import StripeUnavailable
+from bot.control import (
+    MAX_PATH_BYTES,
+    ControlFailed,
+    ControlRefused,
+    ControlServer,
+    Json,
+    RemoteOperator,
+    find_running,
+    socket_path,
+)
+
+
+class Recorder:
+    """An operator that remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[object] = []
+
+    async def reconcile(self, *, dry_run: bool) -> list[Json]:
+        self.asked.append(dry_run)
+        if not dry_run:
+            raise StripeUnavailable("in_1", "no answer")
+        return [{"text": "a – b"}]
+
+    async def resolve(self, thing: str, *, settled: bool, reason: str) -> Json:
+        self.asked.append((thing, settled, reason))
+        raise ControlRefused("not yet")
+
+    async def send_dm(self, pubkey: str, text: str) -> list[Json]:
+        raise RuntimeError(f"a bug with sk_test_secret in {text}")
+
+    async def status(self) -> Json:
+        return {"pid": 1}
+
+
+@asynccontextmanager
+async def serving(directory: Path) -> AsyncIterator[Recorder]:
+    recorder = Recorder()
+    server = ControlServer(socket_path(directory), recorder)
+    task = asyncio.create_task(server.run())
+    async with asyncio.timeout(5):
+        while await find_running(directory) is None:
+            assert not task.done(), task
+            await asyncio.sleep(0.01)
+    try:
+        yield recorder
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def running(directory: Path) -> RemoteOperator:
+    found = await find_running(directory)
+    assert found is not None
+    return found
+
+
+async def test_questions_arrive_whole_and_errors_keep_their_kind(tmp_path: Path) -> None:
+    async with serving(tmp_path) as recorder:
+        operator = await running(tmp_path)
+        assert await operator.reconcile(dry_run=True) == [{"text": "a – b"}]
+        with pytest.raises(ControlRefused, match="not yet"):
+            await operator.resolve("req_1", settled=False, reason="gone\nfor good")
+        with pytest.raises(ControlFailed, match="in_1: no answer"):
+            await operator.reconcile(dry_run=False)
+        assert recorder.asked == [True, ("req_1", False, "gone\nfor good"), False]
+        assert await operator.status() == {"pid": 1}
+
+
+async def test_a_bug_behind_it_is_an_answer_without_secrets(tmp_path: Path) -> None:
+    async with serving(tmp_path):
+        with pytest.raises(ControlFailed) as caught:
+            await (await running(tmp_path)).send_dm("ab", "hello")
+        assert "sk_test_secret" not in str(caught.value)
+
+
+async def test_only_the_owner_may_connect_and_nothing_stays_behind(tmp_path: Path) -> None:
+    async with serving(tmp_path):
+        assert stat.S_IMODE(socket_path(tmp_path).stat().st_mode) == 0o600
+    assert not socket_path(tmp_path).exists()
+    assert await find_running(tmp_path) is None
+
+
+async def test_what_a_killed_bot_left_is_replaced(tmp_path: Path) -> None:
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as dead:
+        dead.bind(str(socket_path(tmp_path)))
+    assert await find_running(tmp_path) is None
+    async with serving(tmp_path):
+        assert await (await running(tmp_path)).status() == {"pid": 1}
+
+
+@pytest.mark.parametrize("line", [b"nonsense\n", b'{"do": "pay"}\n', b"[]\n", b'{"with": {}}\n'])
+async def test_nonsense_is_refused(tmp_path: Path, line: bytes) -> None:
+    async with serving(tmp_path):
+        reader, writer = await asyncio.open_unix_connection(str(socket_path(tmp_path)))
+        writer.write(line)
+        assert b'"ok": false' in await reader.readline()
+        writer.close()
+
+
+async def test_a_file_that_is_no_socket_is_not_touched(tmp_path: Path) -> None:
+    socket_path(tmp_path).write_text("mine")
+    with pytest.raises(ControlFailed):
+        await ControlServer(socket_path(tmp_path), Recorder()).run()
+    assert socket_path(tmp_path).read_text() == "mine"
+
+
+async def test_too_long_a_path_is_named(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * MAX_PATH_BYTES)
+    with pytest.raises(ControlFailed, match="107 bytes"):
+        await ControlServer(path, Recorder()).run()
