@@ -39,6 +39,15 @@ async def observe_request(
             payment_hash=request.payment_hash,
             because=reading.seen.value,
         )
+        if row.state is RequestState.DEAD and request.claimed_at is not None:
+            await rt.alarm(
+                unit,
+                f"claimed:{request.id}",
+                f"The tenant's wallet proved to have paid request {request.id} of invoice "
+                f"{request.invoice_id}, and our own wallet never saw the money. Nothing else is "
+                "charged for it; look into both wallets, then: "
+                f"purser payments resolve {request.id} --settled|--dead --reason …",
+            )
     for effect in row.effects:
         await _request_effect(rt, unit, request, reading, effect)
     return row.state

@@ -1,4 +1,4 @@
-"""The whole of billing in memory: real code and store, fake Stripe, wallets, rates and relay host."""
+"""The whole of billing in memory: real code and store; Stripe, wallets, rates, host are fakes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 
 from billing.accounts import Accounts
 from billing.collection import Collector
-from billing.connections import ConnectionBook
+from billing.connections import ConnectionBook, Prober, WalletCommands
 from billing.desk import Command, Desk, Policy
 from billing.events import EventWorker
 from billing.handlers import Handlers
 from billing.inbox import parse_event
 from billing.ingest import columns
-from billing.lease import Lease
+from billing.lease import LEASE_S, Lease
 from billing.model import (
     Connection,
     ConnectionRole,
@@ -40,6 +40,7 @@ from billing.rails.issue import Issuer
 from billing.rails.manual import ManualRail
 from billing.rails.nwc import NwcRail
 from billing.rates import Rate
+from billing.reconcile import Reconciler
 from billing.relays import RelayKeeper
 from billing.resolver import Resolver
 from billing.settlements import Placer
@@ -49,6 +50,7 @@ from billing.store.vault import Key, KeyRing, Vault
 from billing.subscription_changes import Changer
 from billing.subscription_sync import SubscriptionSync
 from billing.unit import Runtime, Wakeups, facts_of
+from tests.crashes import CrashingEngine, Stepping, Tripwire
 from tests.fakes.clock import FakeClock
 from tests.fakes.hosted_relays import FakeHostedRelays
 from tests.fakes.stripe import FakeStripe
@@ -56,6 +58,7 @@ from wallet.bolt11 import Bolt11
 from wallet.outcome import PayOutcome, Refused, Settled
 from wallet.ports import (
     LookupAnswer,
+    NotFound,
     NotSent,
     PayReply,
     PublishAnswer,
@@ -108,6 +111,7 @@ class StubPayee:
     clock: FakeClock
     invoices: dict[str, StubInvoice] = field(default_factory=dict)
     down: bool = False
+    mute_lookups: bool = False
     forgets: set[str] = field(default_factory=set)
 
     async def make_invoice(
@@ -132,7 +136,7 @@ class StubPayee:
 
     async def lookup_invoice(self, payment_hash: str) -> LookupAnswer:
         invoice = self.invoices.get(payment_hash)
-        if self.down:
+        if self.down or self.mute_lookups:
             return Unreachable("silent")
         if invoice is None or payment_hash in self.forgets:
             return WalletError("NOT_FOUND", "no such invoice")
@@ -167,6 +171,8 @@ class StubPayer:
     witness: Witness
     behaviour: str = "pays"
     sent: list[str] = field(default_factory=list)
+    sent_at: list[tuple[int, str]] = field(default_factory=list)
+    refused: set[str] = field(default_factory=set)
     answers: bool = True
 
     async def probe(self) -> WalletInfo | Unreachable:
@@ -189,12 +195,14 @@ class StubPayer:
             return NotSent("no open socket")
         self.sent.append(request.event_id)
         payment_hash = request.event_json.removeprefix("lnbcrt1")
+        self.sent_at.append((self.payee.clock.now(), payment_hash))
         outcome: PayOutcome | None = None
         if self.behaviour == "pays":
             self.payee.settle(payment_hash)
             outcome = Settled(self.payee.invoices[payment_hash].preimage)
         elif self.behaviour == "refuses":
             outcome = Refused("INSUFFICIENT_BALANCE", "not enough")
+            self.refused.add(payment_hash)
         elif self.behaviour == "pays_silently":
             self.payee.settle(payment_hash)
         if outcome is not None:
@@ -209,7 +217,9 @@ class StubPayer:
 class StubCourier:
     """Relays that say OK."""
 
+    clock: FakeClock
     said: list[tuple[str, str, Mapping[str, object]]] = field(default_factory=list)
+    said_at: list[int] = field(default_factory=list)
     down: bool = False
 
     async def deliver(
@@ -218,6 +228,7 @@ class StubCourier:
         if self.down:
             return [RelayAnswer("wss://inbox.example", False, "blocked")]
         self.said.append((recipient, kind, facts))
+        self.said_at.append(self.clock.now())
         return [RelayAnswer("wss://inbox.example", True, "")]
 
 
@@ -234,18 +245,31 @@ class StubQuoter:
 class World:
     """Everything, with a `settle_down` that runs the workers until nothing is due."""
 
-    def __init__(self, engine: MigratableEngine, clock: FakeClock | None = None) -> None:
+    def __init__(
+        self,
+        engine: MigratableEngine,
+        clock: FakeClock | None = None,
+        *,
+        life: int = 1,
+        wire: Tripwire | None = None,
+        payee_kind: str = "lnd",
+    ) -> None:
         self.clock = clock or FakeClock()
         self.ids = CountingIds()
-        self.engine = engine
-        self.lease = Lease(engine, self.clock, "test")
-        self.rt = Runtime(engine, self.clock, self.ids, Wakeups(), self.lease, (OPERATOR,))
+        self.store = engine
+        self.wire = wire
+        self.life = life
+        self.engine: Any = engine if wire is None else CrashingEngine(engine, wire)
+        self.lease = Lease(self.engine, self.clock, f"life {life}")
+        self.rt = Runtime(self.engine, self.clock, self.ids, Wakeups(), self.lease, (OPERATOR,))
         self.stripe = FakeStripe(self.clock)
         self.payee = StubPayee(self.clock)
         self.witness = Witness(self.rt)
         self.payer = StubPayer(self.payee, self.witness)
         self.host = FakeHostedRelays()
-        self.courier = StubCourier()
+        self.courier = StubCourier(self.clock)
+        self.payee_kind = payee_kind
+        self.commands = 0
         self.catalogue = Catalogue(
             [
                 Plan("basic", "Basic", 400, "usd"),
@@ -258,7 +282,13 @@ class World:
     def _build(self) -> None:
         rt = self.rt
         wallets = _Wallets(self)
-        issuer = Issuer(rt, self.stripe, wallets, StubQuoter(self.clock), "lnd")
+        if self.wire is not None:
+            self.wire.hooks(self.stripe)
+        host: Any = self._port(self.host, "relay host", "apply")
+        courier: Any = self._port(self.courier, "courier")
+        self.issuer = issuer = Issuer(
+            rt, self.stripe, wallets, StubQuoter(self.clock), self.payee_kind
+        )
         self.collector = Collector(
             rt,
             self.stripe,
@@ -270,22 +300,45 @@ class World:
         )
         self.placer = Placer(rt, self.stripe)
         self.resolver = Resolver(rt, self)
-        self.keeper = RelayKeeper(rt, self.host, self.catalogue, "relays.example")
+        self.keeper = RelayKeeper(rt, host, self.catalogue, "relays.example")
         self.sync = SubscriptionSync(rt, self.stripe, self.catalogue, Changer(rt, self.stripe))
         self.events = EventWorker(rt, Handlers(rt, self.stripe), livemode=False)
-        self.outbox = OutboxWorker(rt, self.courier)
+        self.outbox = OutboxWorker(rt, courier)
         self.desk = Desk(rt, Policy(None))
         self.orders = Orders(self.desk, self.catalogue)
         self.accounts = Accounts(self.desk)
         vault = Vault(KeyRing((Key("k1", bytes(32)),)), self.ids)
         self.book = ConnectionBook(rt, vault, allow_private=True)
-        self.commands = 0
+        self.wallet_commands = WalletCommands(self.desk, self.book)
+        self.prober = Prober(rt, wallets, wallets)
+        self.reconciler = Reconciler(rt, self.stripe, self.catalogue)
+
+    def _port(self, inner: Any, name: str, *methods: str) -> Any:
+        return inner if self.wire is None else Stepping(inner, name, self.wire, methods)
+
+    async def reborn(self, engine: MigratableEngine | None = None) -> World:
+        """After a crash: a new process on the same database, in the same outside world. Another
+        engine: on what was restored from a backup."""
+        self.clock.advance(LEASE_S + 1)
+        world = World(engine or self.store, self.clock, life=self.life + 1)
+        world.ids.count = self.ids.count + 1_000 * self.life
+        world.stripe, world.payee, world.host = self.stripe, self.payee, self.host
+        world.courier, world.payee_kind, world.commands = (
+            self.courier,
+            self.payee_kind,
+            self.commands + 1_000,
+        )
+        world.stripe.before = world.stripe.after = lambda name, arguments: None
+        world.payer, world.payer.witness = self.payer, world.witness
+        world._build()
+        assert await world.lease.take()
+        return world
 
     # --- ports that the world itself stands for --------------------------------------------------
 
     async def lookup(self, connection: Connection, payment_hash: str) -> LookupAnswer:
-        from wallet.ports import NotFound
-
+        if self.wire is not None:
+            self.wire.step("before lookup")
         answer = await self.payee.lookup_invoice(payment_hash)
         if isinstance(answer, WalletError) and answer.code == "NOT_FOUND":
             return NotFound()
@@ -357,6 +410,7 @@ class World:
             now = self.clock.now()
             for worker in (
                 self.events,
+                self.prober,
                 self.sync,
                 self.collector,
                 self.resolver,
@@ -412,8 +466,8 @@ class _Wallets:
     def __init__(self, world: World) -> None:
         self.world = world
 
-    async def payee(self, connection: Connection) -> StubPayee:
-        return self.world.payee
+    async def payee(self, connection: Connection) -> Any:
+        return self.world._port(self.world.payee, "payee")
 
-    async def payer(self, connection: Connection) -> StubPayer:
-        return self.world.payer
+    async def payer(self, connection: Connection) -> Any:
+        return self.world._port(self.world.payer, "payer", "probe", "publish_pay", "get_balance")

@@ -175,10 +175,15 @@ def _money_under_way(s: Situation) -> Wait | None:
             return Wait(f"a payment over {attempt.rail.value} is under way")
     if s.money_in_hand:
         return Wait("money for it has arrived and is being placed")
-    for request in s.requests:
-        if request.state is RequestState.OPEN and request.claimed_at is not None:
-            return Wait("the tenant's wallet says that it paid")
+    if any(_is_claimed(request) for request in s.requests) and not s.invoice.show_wanted:
+        return Wait("the tenant's wallet says that it paid")
     return None
+
+
+def _is_claimed(request: PaymentRequest) -> bool:
+    """The payer showed the preimage (M6): beyond its death too, nothing else is charged by itself;
+    operators were told, and the tenant may ask to pay by hand."""
+    return request.claimed_at is not None and request.state is not RequestState.SETTLED
 
 
 def _is_cards_alone(s: Situation) -> bool:
@@ -204,7 +209,10 @@ def _not_beyond(s: Situation) -> list[PaymentRequest]:
 
 def _choose_rail(s: Situation) -> Step:
     open_request = next((r for r in s.requests if r.state is RequestState.OPEN), None)
+    is_claimed = any(_is_claimed(request) for request in s.requests)
     for rail in s.rails:
+        if is_claimed and rail is not Rail.MANUAL:
+            continue
         step: Step | None
         match rail:
             case Rail.NWC:

@@ -1,0 +1,63 @@
+"""Checkers outside the code under test: what the outside world saw must obey the money rules."""
+
+from __future__ import annotations
+
+from billing.model import Settlement
+from tests.world import ALICE, World
+
+MARGIN_S = {"lnd": 300, "unknown": 10_800}
+
+
+def invoice_of(world: World, payment_hash: str) -> str:
+    """The Stripe invoice in the description of a Lightning invoice."""
+    return world.payee.invoices[payment_hash].bolt11.description.rpartition("(")[2].rstrip(")")
+
+
+def check_one_payer_at_a_time(world: World) -> None:
+    """M2, M3, M4: whenever something was sent or shown, nothing sent before could still settle."""
+    hashes = [payment_hash for _, payment_hash in world.payer.sent_at]
+    assert len(hashes) == len(set(hashes)), "one pay request per payment hash, ever (M3)"
+    exposures = [(at, h, "sent") for at, h in world.payer.sent_at]
+    for at, (_, kind, facts) in zip(world.courier.said_at, world.courier.said, strict=True):
+        if kind == "pay_by_hand":
+            exposures.append((at, str(facts["bolt11"]).removeprefix("lnbcrt1"), "shown"))
+    exposures.sort(key=lambda row: row[0])
+    for index, (at, later, how) in enumerate(exposures):
+        for before, earlier, was in exposures[:index]:
+            if invoice_of(world, earlier) != invoice_of(world, later):
+                continue
+            if earlier == later:
+                assert (was, how) != ("shown", "sent"), "shown, then sent to a wallet (M4)"
+            if was == "sent" and earlier in world.payer.refused:
+                continue
+            if earlier == later and was == "shown":
+                continue
+            expires_at = world.payee.invoices[earlier].bolt11.expires_at
+            margin_s = 0 if (was, how) == ("shown", "shown") else MARGIN_S[world.payee_kind]
+            assert at >= expires_at + margin_s, (
+                f"{how} at {at} while what was {was} at {before} could still settle"
+            )
+
+
+async def check_books(world: World, tenant: str = ALICE) -> None:
+    """M9, M10: every settled sat is booked once, as payment of one invoice or as credit."""
+    settled = {h: i for h, i in world.payee.invoices.items() if i.state == "settled"}
+    money: list[Settlement] = await world.settlements(tenant)
+    assert {s.payment_hash for s in money} == set(settled)
+    assert all(s.state in ("placed", "credited") and s.next_try_at is None for s in money)
+    off_stripe = sum(i.off_stripe for i in world.stripe.books.invoices.values())
+    credited = sum(s.credit_minor for s in money)
+    assert off_stripe + credited == sum(s.value_minor for s in money)
+    writes = [
+        args["amount_minor"] for name, args in world.stripe.calls if name == "credit_customer"
+    ]
+    assert credited <= sum(writes)
+    for invoice in world.stripe.books.invoices.values():
+        if invoice.status == "paid" and invoice.off_stripe:
+            assert sum(s.target_invoice_id == invoice.id for s in money) == 1
+
+
+async def check_all(world: World, tenant: str = ALICE) -> None:
+    """Everything that holds at rest."""
+    check_one_payer_at_a_time(world)
+    await check_books(world, tenant)
