@@ -10,6 +10,7 @@ import structlog
 from billing import invoices as effects
 from billing.errors import PurserError, StripeMissing
 from billing.model import AttemptState, Invoice, Purpose, Rail, RequestState
+from billing.parallel import by_group
 from billing.ports import StripeGateway
 from billing.rails.card import CardRail
 from billing.rails.choice import (
@@ -67,11 +68,15 @@ class Collector:
                 billing_now=self.rt.clock.billing_now(),
                 count=BATCH,
             )
-        for invoice in due:
+
+        async def one(invoice: Invoice) -> None:
             try:
                 await self.visit(invoice.id)
             except PurserError as error:
                 await self._failed(invoice, error)
+
+        # One tenant's wallet is asked for one invoice at a time.
+        await by_group(due, lambda invoice: invoice.tenant, one)
         return len(due)
 
     async def visit(self, invoice_id: str) -> str:

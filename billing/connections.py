@@ -8,6 +8,7 @@ from typing import Final
 from billing.desk import Command, Desk, answer
 from billing.errors import PurserError
 from billing.model import Connection, ConnectionRole, ConnectionState
+from billing.parallel import by_group
 from billing.ports import Payees, Payers
 from billing.store import tenants
 from billing.store.vault import Place, Vault
@@ -153,16 +154,18 @@ class Prober:
         """Probe what is due; returns how many."""
         async with self.rt.unit() as unit:
             due = await unit.tx.fetch_all(Connection, "connections.probe_due", now=now, count=10)
-        for connection in due:
-            try:
-                if connection.role is ConnectionRole.PAYER:
-                    await self._probe_payer(connection)
-                else:
-                    await self._probe_payee(connection)
-            except PurserError as error:
-                # One that cannot even be opened must not keep the others from being asked.
-                await self._silent(connection, Unreachable(error.what))
+        await by_group(due, lambda connection: connection.id, self._probe)
         return len(due)
+
+    async def _probe(self, connection: Connection) -> None:
+        try:
+            if connection.role is ConnectionRole.PAYER:
+                await self._probe_payer(connection)
+            else:
+                await self._probe_payee(connection)
+        except PurserError as error:
+            # One that cannot even be opened must not keep the others from being asked.
+            await self._silent(connection, Unreachable(error.what))
 
     async def _probe_payer(self, connection: Connection) -> None:
         payer = await self.payers.payer(connection)

@@ -10,6 +10,7 @@ import structlog
 from billing.errors import PurserError
 from billing.handlers import REGISTRY, Effect, Handlers, Ignored
 from billing.model import InboxEvent
+from billing.parallel import by_group
 from billing.unit import Runtime
 
 log = structlog.stdlib.get_logger("purser")
@@ -31,11 +32,14 @@ class EventWorker:
         """Handle what is due; returns how many."""
         async with self.rt.unit() as unit:
             due = await unit.tx.fetch_all(InboxEvent, "events.due", now=now, count=BATCH)
-        for event in due:
+
+        async def one(event: InboxEvent) -> None:
             try:
                 await self._handle(event)
             except PurserError as error:
                 await self._failed(event, str(error))
+
+        await by_group(due, lambda event: event.object_id or event.event_id, one)
         return len(due)
 
     async def _handle(self, event: InboxEvent) -> None:

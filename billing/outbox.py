@@ -9,6 +9,7 @@ from typing import Final
 import structlog
 
 from billing.model import OutboxMessage, PaymentRequest, RequestState
+from billing.parallel import by_group
 from billing.ports import Courier, RelayAnswer
 from billing.store import payments
 from billing.unit import Runtime, Unit, facts_of
@@ -36,8 +37,8 @@ class OutboxWorker:
         """Send what is due; returns how many messages were looked at."""
         async with self.rt.unit() as unit:
             due = await unit.tx.fetch_all(OutboxMessage, "outbox.due", now=now, count=BATCH)
-        for message in due:
-            await self._send(message)
+        # What is said to one person is said in order.
+        await by_group(due, lambda message: message.recipient, self._send)
         return len(due)
 
     async def _send(self, message: OutboxMessage) -> None:

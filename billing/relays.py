@@ -9,6 +9,7 @@ from typing import Final
 import structlog
 
 from billing.model import HostedRelay, RelayState
+from billing.parallel import by_group
 from billing.plans import Catalogue
 from billing.ports import (
     DesiredRelay,
@@ -65,8 +66,7 @@ class RelayKeeper:
         await self._run_out()
         async with self.rt.unit() as unit:
             due = await unit.tx.fetch_all(HostedRelay, "relays.sync_due", now=now, count=BATCH)
-        for relay in due:
-            await self._apply(relay)
+        await by_group(due, lambda relay: relay.id, self._apply)
         return len(due)
 
     async def _apply(self, relay: HostedRelay) -> None:

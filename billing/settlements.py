@@ -14,6 +14,7 @@ import structlog
 from billing import invoices as effects
 from billing.errors import PurserError, StripeMissing, StripeRejected
 from billing.model import Invoice, RelayState, Settlement, SettlementState
+from billing.parallel import by_group
 from billing.ports import StripeGateway
 from billing.store import invoices, operations, payments, tenants
 from billing.unit import Runtime, Unit
@@ -43,27 +44,30 @@ class Placer:
             due = await unit.tx.fetch_all(
                 Settlement, "payments.settlements_due", now=now, count=BATCH
             )
-        for money in due:
-            try:
-                await self._advance(money)
-            except PurserError as error:
-                log.warning("settlement.failed", subject=money.payment_hash, error=error.what)
-                wait_s = RETRY_S[min(money.attempts, len(RETRY_S) - 1)]
-                async with self.rt.unit() as unit:
-                    await unit.tx.execute(
-                        "payments.settlement_failed",
-                        payment_hash=money.payment_hash,
-                        next_at=unit.now + wait_s,
-                    )
-                    if money.attempts + 1 == ALARM_AFTER:
-                        await self.rt.alarm(
-                            unit,
-                            f"unplaced:{money.payment_hash}",
-                            f"{money.amount_msat // 1000} sats arrived for invoice "
-                            f"{money.invoice_id} and cannot be booked at Stripe: {error.what}. "
-                            "Purser keeps trying.",
-                        )
+        # Two moneys of one tenant must not aim at one invoice at the same time.
+        await by_group(due, lambda money: money.tenant, self._try)
         return len(due)
+
+    async def _try(self, money: Settlement) -> None:
+        try:
+            await self._advance(money)
+        except PurserError as error:
+            log.warning("settlement.failed", subject=money.payment_hash, error=error.what)
+            wait_s = RETRY_S[min(money.attempts, len(RETRY_S) - 1)]
+            async with self.rt.unit() as unit:
+                await unit.tx.execute(
+                    "payments.settlement_failed",
+                    payment_hash=money.payment_hash,
+                    next_at=unit.now + wait_s,
+                )
+                if money.attempts + 1 == ALARM_AFTER:
+                    await self.rt.alarm(
+                        unit,
+                        f"unplaced:{money.payment_hash}",
+                        f"{money.amount_msat // 1000} sats arrived for invoice "
+                        f"{money.invoice_id} and cannot be booked at Stripe: {error.what}. "
+                        "Purser keeps trying.",
+                    )
 
     async def _advance(self, money: Settlement) -> None:
         if money.state is SettlementState.RECEIVED:

@@ -15,6 +15,7 @@ import structlog
 
 from billing.errors import ConfigurationWrong, PurserError, StripeMissing, StripeRejected
 from billing.model import Change, HostedRelay, RelayState, Tenant
+from billing.parallel import by_group
 from billing.plans import Catalogue
 from billing.ports import StripeGateway
 from billing.relays import back_off_s
@@ -57,11 +58,14 @@ class SubscriptionSync:
         """Visit the tenants that are due; one's error is its own."""
         async with self.rt.unit() as unit:
             due = await unit.tx.fetch_all(Tenant, "tenants.sync_due", now=now, count=BATCH)
-        for tenant in due:
+
+        async def one(tenant: Tenant) -> None:
             try:
                 await self.sync(tenant)
             except PurserError as error:
                 await self._failed(tenant, error)
+
+        await by_group(due, lambda tenant: tenant.pubkey, one)
         return len(due)
 
     async def _failed(self, tenant: Tenant, error: PurserError) -> None:
