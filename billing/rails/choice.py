@@ -128,6 +128,9 @@ def choose(s: Situation) -> Step:
     """The next step for an invoice that was just re-fetched."""
     if s.view.status not in ("draft", "open"):
         return Finished(s.view.status)
+    if s.invoice.status not in ("draft", "open"):
+        # Paid while this view was on its way: a newer answer of Stripe's is stored already.
+        return Finished(s.invoice.status)
     if s.unknown:
         if any(request.state is RequestState.OPEN for request in s.requests):
             return Wait("a payment request of another life waits until this one is dead")
