@@ -246,6 +246,12 @@ class Scene:
         ) as database:
             return list(database.execute(sql))
 
+    def all_money_placed(self) -> bool:
+        """The bot has proven everything that was paid, and no settlement waits."""
+        states = self.rows("SELECT state, credit_minor FROM settlements")
+        settled = [p for p in self.town.network.payments if p.state == "settled"]
+        return states == [("placed", 0)] * len(settled)
+
     @property
     def database(self) -> Path:
         return self.directory / "data" / "purser.sqlite"

@@ -25,6 +25,7 @@ async def finished_once(scene: Scene, tenant: Tenant) -> None:
     await tenant.hear("Paid from your wallet: $5.00 for alice")
     await tenant.hear("alice is up")
     assert await scene.is_up("alice")
+    await eventually(scene.all_money_placed, "the settlement has its home")
     assert tenant.connection.requests.count("pay_invoice") == 1
     await scene.bot.terminate()
     assert len(scene.town.network.payments) == 1
@@ -82,7 +83,7 @@ async def test_sigkill_between_settlement_and_stripe(
     tenant = await order_and_ask_wallet(scene)
     (invoice,) = scene.invoices("open")
     faults = scene.town.stripe.faults
-    faults.add(kind, method="POST", path=f"/v1/invoices/{invoice['id']}/pay", delay_s=5.0)
+    faults.add(kind, method="POST", path=f"/v1/invoices/{invoice['id']}/pay", delay_s=2.0)
     scene.town.network.release_stalled()
     await eventually(lambda: faults.hits, "Stripe is being told")
     await scene.bot.kill()
