@@ -19,7 +19,6 @@ from billing.rate_book import RateBook
 from billing.rate_sources import build_rate_sources
 from billing.store.migrate import NewerDatabase, pending
 from billing.store.open import open_engine, sqlite_path
-from bot.build import build_host
 from bot.check_payee import check_payee
 from bot.check_stripe import check_stripe
 from bot.clock import SystemClock, SystemIds
@@ -28,6 +27,8 @@ from bot.control import ControlFailed, find_running
 from bot.logs import describe
 from bot.nostr.egress import Egress
 from bot.nostr.pool import Lease, RelayPool
+from bot.relayhost import registry as relay_hosts
+from bot.relayhost.http import new_client, nip98_authorize
 
 RELAY_S: Final = 15.0
 """Connect and handshake of one relay."""
@@ -248,8 +249,20 @@ async def _rates(bench: Bench) -> list[Finding]:
 
 
 async def _relay_host(bench: Bench) -> list[Finding]:
-    problems = await build_host(bench.config, bench.clock).check()
-    kind = bench.config.relay_host.kind
+    section = bench.config.relay_host
+    async with new_client(section.timeout_s) as client:
+        tools = relay_hosts.Tools(
+            client=client,
+            authorize=nip98_authorize(bench.config.keys, bench.clock.now),
+            secret_of=_no_secret,
+            sandbox=bench.config.sandbox.enabled,
+        )
+        problems = await relay_hosts.build(section, tools).check()
+    kind = section.kind
     if not problems:
         return [Finding("relay host", Verdict.OK, f"{kind} answers and knows our key")]
     return [Finding("relay host", Verdict.FAILED, problem) for problem in problems]
+
+
+def _no_secret(relay_id: str) -> str:
+    raise AssertionError(f"a check makes no relay: {relay_id}")

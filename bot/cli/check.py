@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from bot.checks import Finding, Verdict, run_checks
 from bot.cli.common import (
     ConfigOption,
     Exit,
@@ -18,10 +17,12 @@ from bot.cli.common import (
     print_json,
     run_async,
 )
-from bot.config import Config
 from bot.logs import redact
 
-COLOURS = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAILED: "red"}
+if TYPE_CHECKING:
+    from bot.checks import Finding
+
+COLOURS = {"ok": "green", "warn": "yellow", "failed": "red"}
 
 
 def check(
@@ -42,9 +43,11 @@ def check(
     used, 1 when something failed; warnings do not count. Changes nothing here; safe while the bot
     runs.
     """
+    from bot.checks import Finding, Verdict, run_checks
+
     loaded = load(config)
     first = Finding("configuration", Verdict.OK, str(config_path(config)))
-    findings = [first, *run_async(_findings(loaded, issue))]
+    findings = [first, *run_async(run_checks(loaded, issue=issue))]
     if as_json:
         print_json(
             [{"what": f.what, "verdict": f.verdict.value, "text": redact(f.text)} for f in findings]
@@ -55,14 +58,10 @@ def check(
         raise typer.Exit(Exit.FAILED)
 
 
-async def _findings(config: Config, issue: bool) -> list[Finding]:
-    return await run_checks(config, issue=issue)
-
-
 def _print(findings: list[Finding]) -> None:
     console, width = out(), max(len(finding.what) for finding in findings)
     for finding in findings:
-        colour = COLOURS[finding.verdict]
+        colour = COLOURS[finding.verdict.value]
         verdict = f"[{colour}]{finding.verdict.value:<6}[/{colour}]"
         text = escape(" ".join(redact(finding.text).split()))
         console.print(f"{verdict}  {escape(finding.what.ljust(width))}  {text}")

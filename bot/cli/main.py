@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bot.cli import check, demo, init, messages, operate, run, sandbox, store, tables, wallet
+from bot.cli import check, init, messages, operate, run, sandbox, store, tables, wallet
 from bot.cli.common import CHOSEN_BEFORE, EPILOG
 from bot.logs import configure_logs
 
@@ -37,7 +38,10 @@ app.add_typer(operate.payments_app, name="payments", rich_help_panel=_LOOK)
 app.command(rich_help_panel=_LOOK)(tables.show)
 app.add_typer(wallet.app, name="wallet", rich_help_panel=_TRY)
 app.command(rich_help_panel=_TRY)(sandbox.sandbox)
-app.command(rich_help_panel=_TRY)(demo.demo)
+if find_spec("nostr_sdk") is not None:  # the extra "sandbox", which a server does without
+    from bot.cli.demo import demo
+
+    app.command(rich_help_panel=_TRY)(demo)
 
 
 def _print_version(wanted: bool) -> None:

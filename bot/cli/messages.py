@@ -19,7 +19,6 @@ from bot.cli.common import (
 )
 from bot.config import Config
 from bot.control import Json
-from bot.control_local import open_operator
 from bot.nostr.nip19 import Nip19Error, parse_pubkey
 
 
@@ -50,5 +49,7 @@ def dm(
 
 
 async def _send(config: Config, pubkey: str, text: str) -> list[Json]:
+    from bot.control_local import open_operator
+
     async with open_operator(config) as operator:
         return await operator.send_dm(pubkey, text)

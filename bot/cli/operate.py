@@ -22,7 +22,6 @@ from bot.cli.common import (
 from bot.cli.tables import LimitOption, TenantOption
 from bot.config import Config
 from bot.control import Json, RemoteOperator
-from bot.control_local import open_operator
 
 payments_app = typer.Typer(
     help="Payment requests and attempts, newest first; `resolve` decides one.",
@@ -52,6 +51,8 @@ def reconcile(
 
 
 async def _reconcile(config: Config, dry_run: bool) -> list[Json]:
+    from bot.control_local import open_operator
+
     async with open_operator(config) as operator:
         return await operator.reconcile(dry_run=dry_run)
 
@@ -100,6 +101,8 @@ def resolve(
 
 
 async def _resolve(config: Config, thing: str, settled: bool, reason: str) -> Json:
+    from bot.control_local import open_operator
+
     async with open_operator(config) as operator:
         done = await operator.resolve(thing, settled=settled, reason=reason)
     is_running = isinstance(operator, RemoteOperator)

@@ -8,12 +8,14 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from billing.lease import LEASE_S, Lease
 from billing.store.backup import Backup
 from billing.store.backup import backup as copy_database
 from billing.store.migrate import Migrated
 from billing.store.migrate import migrate as migrate_engine
 from billing.store.open import open_engine, sqlite_path
 from bot.cli.common import Busy, ConfigOption, Exit, fail, load, out, run_async
+from bot.clock import SystemClock, SystemIds
 from bot.config import Config
 from bot.control import find_running
 
@@ -36,7 +38,16 @@ async def _migrate(config: Config) -> Migrated:
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     engine = await open_engine(config.store_url)
     try:
-        return await migrate_engine(engine)
+        if await engine.schema_version() == 0:
+            return await migrate_engine(engine)
+        # PostgreSQL has no lock file: a bot on another machine shows by its lease only.
+        lease = Lease(engine, SystemClock(), SystemIds().new("migrate"))
+        if not await lease.take():
+            raise Busy(f"a bot holds the database, or was killed less than {LEASE_S} s ago")
+        try:
+            return await migrate_engine(engine)
+        finally:
+            await lease.release()
     finally:
         await engine.close()
 
