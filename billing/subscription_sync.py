@@ -128,6 +128,10 @@ class SubscriptionSync:
             actual=actual,
         )
         step = next_step(priced.desired, actual, ordered=priced.ordered)
+        if isinstance(step, CreateSubscription) and await self._money_may_come(tenant):
+            # Money for the first invoice that died may still come and pay for this; its request's
+            # death asks for this comparison again.
+            return None
         change = self._change_of(tenant, step, wanted, ordered)
         if change is None:
             return None
@@ -151,6 +155,11 @@ class SubscriptionSync:
                 quantities=change.quantities,
             )
         return change
+
+    async def _money_may_come(self, tenant: Tenant) -> bool:
+        async with self.rt.unit() as unit:
+            count = await unit.tx.scalar("payments.count_undecided", tenant=tenant.pubkey)
+        return isinstance(count, int) and count > 0
 
     async def _ordered(self, tenant: Tenant, wanted: list[HostedRelay]) -> frozenset[str]:
         """Relays that wait for payment and that no living invoice carries yet (M12)."""
@@ -219,8 +228,9 @@ class SubscriptionSync:
     async def _ensure_customer(self, tenant: Tenant) -> Tenant:
         if tenant.customer_id is not None:
             return tenant
-        # Our own key is fixed for the tenant; after a lost reply Stripe is asked first (M11).
-        found = await self.stripe.find_customer(tenant.pubkey) if tenant.sync_attempts else None
+        # Stripe is asked first: a reply may have been lost, or this database been restored from
+        # before its tenant came; a second customer would mean a second subscription (M11).
+        found = await self.stripe.find_customer(tenant.pubkey)
         if found is None:
             async with self.rt.unit() as unit:
                 operation = await operations.begin(

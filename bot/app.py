@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
 import structlog
@@ -36,6 +37,8 @@ IDENTITY_S: Final = 86_400.0
 READINGS_S: Final = 15.0
 CLOCK_POLL_S: Final = 0.5
 LEASE_WAIT_S: Final = 2.0
+READY_WITHIN_S: Final = 60.0
+READY_LOOK_S: Final = 0.2
 OPEN_WAIT_S: Final = 5.0
 
 
@@ -66,8 +69,10 @@ class App:
 
     async def run(self) -> None:
         """Until `stop` is set or the lease is lost."""
+        if not await self._take_lease():
+            await self._close()
+            return
         parts = self.parts
-        await self._take_lease()
         await self._check_account()
         if parts.core.config.payee.nwc is not None:
             await parts.core.book.configure_payee(parts.core.config.payee.nwc.get_secret_value())
@@ -78,26 +83,41 @@ class App:
         watchdog = systemd.watchdog(self.supervisor, self._tiny_commit)
         if watchdog is not None:
             self.supervisor.add([watchdog])
-        systemd.ready()
         log.info(
             "bot.started", npub=parts.core.config.keys.npub, livemode=parts.core.config.livemode
         )
+        told = asyncio.create_task(self._tell_systemd(systemd))
         try:
             await self.supervisor.run(self.stop)
         finally:
-            systemd.stopping()
+            told.cancel()
             await self._close()
             log.info("bot.stopped")
 
+    async def _tell_systemd(self, systemd: Systemd) -> None:
+        """Ready once everything runs (or a while has passed: a relay that is away must not have
+        the bot killed), stopping as soon as it is told to."""
+        deadline = asyncio.get_running_loop().time() + READY_WITHIN_S
+        while self.supervisor.not_ready() and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(READY_LOOK_S)
+        systemd.ready()
+        await self.stop.wait()
+        systemd.stopping()
+
     # --- start ----------------------------------------------------------------------------------
 
-    async def _take_lease(self) -> None:
+    async def _take_lease(self) -> bool:
+        """False: told to stop before the lease was free."""
         waited = False
         while not await self.parts.core.lease.take():
             if not waited:
                 log.warning("lease.waiting", what="another instance is active on this database")
                 waited = True
-            await asyncio.sleep(LEASE_WAIT_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.stop.wait(), LEASE_WAIT_S)
+            if self.stop.is_set():
+                return False
+        return True
 
     async def _check_account(self) -> None:
         """The key must belong to the account and mode that the configuration names."""
@@ -270,13 +290,20 @@ class App:
         await parts.core.engine.close()
 
 
-async def run_app(config: Config) -> None:
-    """The whole bot until SIGTERM or SIGINT. Raises `PurserError`, `StoreError` at the start."""
+async def run_app(
+    config: Config, also: Callable[[Parts], Sequence[Worker]] = lambda parts: ()
+) -> None:
+    """The whole bot until SIGTERM or SIGINT, with what else the caller wants run beside it.
+
+    Raises `PurserError` at the start: the store, the lease, the account.
+    """
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     engine = await open_engine(config.store_url)
     try:
         await migrate(engine)
-        app = App(build(config, engine))
+        parts = build(config, engine)
+        app = App(parts)
+        app.supervisor.add(also(parts))
     except BaseException:
         await engine.close()
         raise

@@ -156,15 +156,14 @@ def _plans(
             paid.append(plan)
     if len({(plan.currency, plan.interval) for plan in paid}) > 1:
         yield "plans", "have several currencies or intervals; write the same for all that cost"
+    # Asked for with free plans too: what bills nobody needs no Purser, and a price added later must
+    # not be the moment at which the bot no longer starts.
+    if stripe.api_key is None:
+        yield "stripe.api_key", "is missing; write stripe.api_key_file"
+    if not stripe.webhook_secrets:
+        yield "stripe.webhook_secrets", "is missing; write stripe.webhook_secret_files"
     if not paid:
         return
-    if stripe.api_key is None:
-        yield "stripe.api_key", "is missing, and there are paid plans; write stripe.api_key_file"
-    if not stripe.webhook_secrets:
-        yield (
-            "stripe.webhook_secrets",
-            "is missing, and there are paid plans; write stripe.webhook_secret_files",
-        )
     if payee.nwc is None and any(rail != "card" for rail in collection.rails):
         yield "payee.nwc", 'is missing; write payee.nwc_file, or collection.rails = ["card"]'
 

@@ -1,4 +1,7 @@
-"""`purser run`: the bot, until it is told to stop."""
+"""`purser run`: the bot, until it is told to stop.
+
+What only one command needs is imported by it, here and beside: `purser --help` answers at once.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,15 @@ from typing import Any
 
 from billing.errors import ConfigurationWrong, PurserError
 from billing.store.engine import StoreLocked
-from billing.store.migrate import migrate
-from billing.store.open import open_engine
-from bot.app import App
-from bot.build import build
 from bot.cli.common import ConfigOption, Exit, fail, load
 from bot.config import Config
-from bot.control_local import control_server
 from bot.logs import configure_logs
-from bot.supervise import Phase, service, stop_on_signals
 
 
 def run(config: ConfigOption = None) -> None:
     """Run the bot until SIGTERM or SIGINT; it migrates the database first.
 
-    Logs go to standard error, as the configuration's [[logs]] says.
+    Logs go to standard error, as the configuration says under logs.
     """
     loaded = load(config)
     configure_logs(loaded.logs.format, loaded.logs.level)
@@ -40,18 +37,15 @@ def run(config: ConfigOption = None) -> None:
 
 async def _serve(config: Config) -> None:
     """`bot.app.run_app`, and the control socket beside it."""
-    config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    engine = await open_engine(config.store_url)
-    try:
-        await migrate(engine)
-        parts = build(config, engine)
-        app = App(parts)
-    except BaseException:
-        await engine.close()
-        raise
-    app.supervisor.add([service("control", control_server(parts).run, phase=Phase.INTAKE)])
-    stop_on_signals(app.stop)
-    await app.run()
+    from bot.app import run_app
+    from bot.build import Parts
+    from bot.control_local import control_server
+    from bot.supervise import Phase, Worker, service
+
+    def control(parts: Parts) -> list[Worker]:
+        return [service("control", control_server(parts).run, phase=Phase.INTAKE)]
+
+    await run_app(config, control)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

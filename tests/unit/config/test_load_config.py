@@ -189,15 +189,18 @@ def test_what_does_not_fit_is_refused(home: Path, env: dict[str, str], path: str
     assert {line.split(": ")[0] for line in said} == {path}, said
 
 
-def test_a_paid_plan_needs_stripe_and_a_payee_and_a_free_one_does_not(home: Path) -> None:
+def test_stripe_is_always_needed_and_a_payee_by_paid_plans(home: Path) -> None:
     text = re.sub(r"(?m)^(api_key_file|webhook_secret_files|nwc_file) = .*$", "", render())
     assert [line.split(": ")[0] for line in problems(home, text)] == [
         "stripe.api_key",
         "stripe.webhook_secrets",
         "payee.nwc",
     ]
-    (home / "purser.toml").write_text(text.replace('amount = "5.00"', "free = true"))
-    assert load(home).catalogue().paid == ()
+    free = text.replace('amount = "5.00"', "free = true")
+    assert [line.split(": ")[0] for line in problems(home, free)] == [
+        "stripe.api_key",
+        "stripe.webhook_secrets",
+    ]
 
 
 def test_two_currencies_do_not_fit_into_one_subscription(home: Path) -> None:
