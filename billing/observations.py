@@ -15,7 +15,7 @@ from billing.payments import (
     after_attempt,
     after_request,
 )
-from billing.store import invoices, payments
+from billing.store import invoices, payments, tenants
 from billing.unit import Runtime, Unit
 from wallet.outcome import PayOutcome, Refused, Settled, Unknown
 
@@ -65,6 +65,8 @@ async def _request_effect(
             await _end_attempts(rt, unit, request, AttemptSeen.REQUEST_DIED)
         case Effect.COLLECT_AGAIN:
             await invoices.want_collection(unit.tx, request.invoice_id, due_at=unit.now)
+            # Its invoice may be over: then what it carried is ordered anew or ends.
+            await tenants.want_sync(unit.tx, request.tenant, due_at=unit.now, fresh=False)
         case Effect.REPORT_ANOMALY:
             await rt.alarm(
                 unit,

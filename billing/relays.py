@@ -167,7 +167,7 @@ async def _money_may_come(unit: Unit, relay: HostedRelay) -> bool:
                 return True
         for request in await payments.requests_of(unit.tx, carrier.invoice_id):
             money = await payments.settlement(unit.tx, request.payment_hash)
-            if request.state == "open" or (money is not None and money.state == "received"):
+            if request.state == "open" or (money is not None and money.next_try_at is not None):
                 return True
     return False
 

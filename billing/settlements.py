@@ -298,9 +298,11 @@ class Placer:
     async def _order_again(self, unit: Unit, money: Settlement) -> None:
         """A first invoice that died while its money came is ordered again, from credit (M9)."""
         for relay in await invoices.relays_of(unit.tx, money.invoice_id):
-            if relay.state is not RelayState.ENDED or relay.activated_at is not None:
+            waits = relay.state is RelayState.PENDING_PAYMENT
+            is_lost = relay.state is RelayState.ENDED and relay.activated_at is None
+            if relay.stop_requested_at is not None or not (waits or is_lost):
                 continue
-            if await tenants.living_relay_named(unit.tx, relay.name) is not None:
+            if is_lost and await tenants.living_relay_named(unit.tx, relay.name) is not None:
                 continue
             await tenants.move_relay(
                 unit.tx,

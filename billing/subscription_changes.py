@@ -93,10 +93,12 @@ class Changer:
         await self._done(tenant, change, view, invoice.id)
 
     async def _made_before(self, tenant: Tenant, change: Change) -> SubscriptionView | None:
-        """What an earlier try made, if its answer was lost; else perhaps a new key."""
+        """What an earlier try made, if its answer was lost; else perhaps a new key. One that lives
+        is it even when it carries a key that was given up: a tenant has one subscription."""
         assert tenant.customer_id is not None
         for view in await self.stripe.subscriptions_of(tenant.customer_id):
-            if view.metadata.get("purser_operation") == change.items_operation_id:
+            is_ours = view.metadata.get("purser_operation") == change.items_operation_id
+            if is_ours or not view.is_terminal:
                 return view
         await self._renew_keys(change)
         return None
@@ -143,6 +145,7 @@ class Changer:
             await unit.tx.execute(
                 "changes.renew_operations",
                 id=change.id,
+                now=unit.now,
                 items_operation_id=self.rt.ids.new("op"),
                 invoice_operation_id=self.rt.ids.new("op"),
             )

@@ -22,7 +22,8 @@ UPDATE changes SET attempts = attempts + 1 WHERE id = :id
 -- name: renew_operations
 -- New keys for a new logical attempt, after Stripe was asked and had nothing of the old ones.
 UPDATE changes
-SET items_operation_id = :items_operation_id, invoice_operation_id = :invoice_operation_id
+SET items_operation_id = :items_operation_id, invoice_operation_id = :invoice_operation_id,
+    attempts = 1, created_at = :now
 WHERE id = :id AND done_at IS NULL
 
 -- name: finish

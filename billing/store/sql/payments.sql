@@ -148,6 +148,11 @@ SELECT * FROM settlements WHERE payment_hash = :payment_hash
 -- Money that has no home yet.
 SELECT * FROM settlements WHERE next_try_at <= :now ORDER BY seen_at, payment_hash LIMIT :count
 
+-- name: count_undecided
+-- Open payment requests of a tenant, and money on its way to its home.
+SELECT (SELECT COUNT(*) FROM payment_requests WHERE tenant = :tenant AND state = 'open')
+    + (SELECT COUNT(*) FROM settlements WHERE tenant = :tenant AND next_try_at IS NOT NULL)
+
 -- name: settlements_of_tenant
 -- All money of a tenant, oldest first.
 SELECT * FROM settlements WHERE tenant = :tenant ORDER BY seen_at, payment_hash
