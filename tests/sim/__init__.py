@@ -1,0 +1,1 @@
+"""Deterministic simulation: the real billing code and store against a hostile world, by seed."""

@@ -1,0 +1,227 @@
+"""What people do, and what goes wrong: one small function each, chosen by the seed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+from billing.views import StripeEvent
+from tests.fakes.stripe_books import Card, Invoice
+from tests.sim.payers import BEHAVIOURS, OutsidePayer
+from tests.sim.world import SimWorld, uri_of, wallet_key
+
+HOUR_S = 3600
+
+
+def _tenant(world: SimWorld) -> str:
+    return world.rng.choice(world.tenants)
+
+
+# --- tenants ------------------------------------------------------------------------------------
+
+
+def order(world: SimWorld) -> None:
+    tenant, name = _tenant(world), f"relay-{world.next_number()}"
+    plan = world.rng.choice(("basic", "basic", "pro", "free"))
+    world.command(tenant, f"new {plan}", lambda bot, c: bot.orders.new(c, name, plan))
+
+
+def stop(world: SimWorld) -> None:
+    tenant = _tenant(world)
+    rows = world.connection.execute(
+        "SELECT name FROM hosted_relays WHERE tenant = ? AND state <> 'ended' ORDER BY id",
+        (tenant,),
+    ).fetchall()
+    if rows:
+        name = world.rng.choice(rows)[0]
+        world.command(tenant, "stop", lambda bot, c: bot.orders.stop(c, name, confirmed=True))
+
+
+def connect(world: SimWorld) -> None:
+    tenant, number = _tenant(world), len(world.wallets)
+    if number >= 12:
+        return
+    wallet = world.wallets[wallet_key(number)] = OutsidePayer(world, tenant)
+    wallet.behaviour = world.rng.choice(("pays", "random", "random", *BEHAVIOURS))
+    uri = uri_of(number)
+    world.command(tenant, "wallet", lambda bot, c: bot.wallets.connect(c, uri))
+
+
+def disconnect(world: SimWorld) -> None:
+    world.command(_tenant(world), "wallet off", lambda bot, c: bot.wallets.off(c))
+
+
+def pay(world: SimWorld) -> None:
+    world.command(_tenant(world), "pay", lambda bot, c: bot.accounts.pay(c))
+
+
+def change_wallet(world: SimWorld) -> None:
+    if not world.wallets:
+        return
+    wallet = world.rng.choice(list(world.wallets.values()))
+    kind = world.rng.choice(("behaviour", "behaviour", "asleep", "revoked"))
+    if kind == "behaviour":
+        wallet.behaviour = world.rng.choice(("random", *BEHAVIOURS))
+    elif kind == "asleep":
+        wallet.asleep_until = world.clock.now() + world.rng.choice((60, HOUR_S, 86400))
+    else:
+        world.count("wallet_revoked")
+        wallet.revoked = True
+
+
+def card(world: SimWorld) -> None:
+    """A tenant gives Stripe a card, or takes it away."""
+    customer = world.stripe.customer_of(_tenant(world))
+    if customer is None:
+        return
+    kind = world.rng.choice(("ok", "ok", "decline", "processing", "requires_action", "none"))
+    world.count(f"card_{kind}")
+    world.stripe.gateway.set_card(customer, cast(Card, kind))
+    world.stripe.books.tell("customer.updated", world.stripe.books.customers[customer])
+
+
+# --- the Dashboard ------------------------------------------------------------------------------
+
+
+def _open(world: SimWorld) -> Invoice | None:
+    found = [i for i in world.stripe.books.invoices.values() if i.status == "open"]
+    return world.rng.choice(found) if found else None
+
+
+def dashboard_pay(world: SimWorld) -> None:
+    invoice = _open(world)
+    if invoice is not None:
+        world.count("dashboard_paid")
+        world.say(f"Dashboard: {invoice.id} is marked paid")
+        world.dashboard_minor[invoice.id] = invoice.remaining
+        world.stripe.books.mark_paid(invoice, off_stripe=True)
+
+
+def dashboard_void(world: SimWorld) -> None:
+    invoice = _open(world)
+    if invoice is not None:
+        world.count("dashboard_voided")
+        world.say(f"Dashboard: {invoice.id} is voided")
+        world.stripe.books.void(invoice)
+
+
+def forge(world: SimWorld) -> None:
+    """An event that says paid of an invoice that is not."""
+    invoice, bot = _open(world), world.active()
+    if invoice is None or bot is None:
+        return
+    world.count("forged_event")
+    number = world.next_number()
+    body = {
+        "id": invoice.id,
+        "object": "invoice",
+        "customer": invoice.customer.id,
+        "status": "paid",
+        "remaining": 0,
+    }
+    now = world.clock.now()
+    raw: dict[str, Any] = {
+        "id": f"evt_forged_{number}",
+        "object": "event",
+        "type": "invoice.paid",
+        "created": now,
+        "livemode": False,
+        "data": {"object": body},
+    }
+    event = StripeEvent(raw["id"], "invoice.paid", now, False, raw)
+    bot.life.spawn("forged", world.ingest(bot, event))
+
+
+# --- what breaks --------------------------------------------------------------------------------
+
+
+def kill(world: SimWorld) -> None:
+    bot = world.active()
+    if bot is not None:
+        bot.life.kill_in = world.rng.choice((1, world.rng.randint(1, 20), world.rng.randint(1, 300)))
+
+
+def freeze(world: SimWorld) -> None:
+    """The process stands still at some point; often another one is started meanwhile."""
+    bot = world.active()
+    if bot is None:
+        return
+    bot.life.freeze_s = world.rng.choice((10, 40, 700, 700, 2 * HOUR_S, 9 * HOUR_S))
+    bot.life.freeze_in = world.rng.choice((1, world.rng.randint(1, 30), world.rng.randint(1, 200)))
+    if world.rng.random() < 0.7:
+        second(world)
+
+
+def second(world: SimWorld) -> None:
+    """A second process on the same database, by mistake."""
+    if len(world.living()) < 2:
+        world.count("second_process")
+        world.start_bot()
+
+
+def payee_down(world: SimWorld) -> None:
+    world.count("payee_down")
+    down_s = world.rng.choice((60, 1200, 3 * HOUR_S, 10 * HOUR_S))
+    world.payee.down_until = world.clock.now() + down_s
+
+
+def payee_odd(world: SimWorld) -> None:
+    world.payee.forgetful = world.rng.random() < 0.5
+    world.payee.lag_s = world.rng.choice((0, 0, 20, 60))
+
+
+def stripe_down(world: SimWorld) -> None:
+    world.count("stripe_outage")
+    world.network.stripe_down_until = world.clock.now() + world.rng.choice((60, 900, 3 * HOUR_S))
+
+
+def inbox_down(world: SimWorld) -> None:
+    world.count("inbox_relays_down")
+    world.courier.down_until = world.clock.now() + world.rng.choice((60, 2 * HOUR_S, 40 * HOUR_S))
+
+
+def reconcile(world: SimWorld) -> None:
+    bot = world.active()
+    if bot is not None:
+        bot.life.spawn("reconcile", bot.reconcile())
+
+
+def nothing(world: SimWorld) -> None:
+    return
+
+
+Action = Callable[[SimWorld], None]
+PEOPLE: tuple[tuple[Action, int], ...] = (
+    (order, 8),
+    (connect, 6),
+    (pay, 6),
+    (card, 4),
+    (stop, 2),
+    (disconnect, 1),
+    (change_wallet, 3),
+    (reconcile, 3),
+    (nothing, 8),
+)
+FAULTS: tuple[tuple[Action, int], ...] = (
+    (kill, 6),
+    (freeze, 4),
+    (second, 1),
+    (payee_down, 2),
+    (payee_odd, 2),
+    (stripe_down, 2),
+    (inbox_down, 1),
+    (dashboard_pay, 1),
+    (dashboard_void, 1),
+    (forge, 2),
+)
+
+
+def choose_faults(world: SimWorld) -> list[tuple[Action, int]]:
+    """A subset for each seed: what always goes wrong together hides what goes wrong alone."""
+    return [fault for fault in FAULTS if world.rng.random() < 0.6]
+
+
+async def settle(world: SimWorld, seconds: int) -> None:
+    await world.pass_time(seconds)
+    await asyncio.sleep(0)

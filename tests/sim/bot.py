@@ -1,0 +1,182 @@
+"""Puts the real parts of billing to work in one life of the process, as `bot.build` does."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from billing.accounts import Accounts
+from billing.collection import Collector
+from billing.connections import ConnectionBook, Prober, WalletCommands
+from billing.desk import Desk, Policy
+from billing.errors import PurserError
+from billing.events import EventWorker
+from billing.handlers import Handlers
+from billing.lease import RENEW_EVERY_S, Lease
+from billing.model import Connection, ConnectionRole, ConnectionState, Rail
+from billing.orders import Orders
+from billing.outbox import OutboxWorker
+from billing.payer_replies import Witness
+from billing.rails.card import CardRail
+from billing.rails.issue import Issuer
+from billing.rails.manual import ManualRail
+from billing.rails.nwc import NwcRail
+from billing.reconcile import Reconciler
+from billing.relays import RelayKeeper
+from billing.resolver import Resolver
+from billing.settlements import Placer
+from billing.store import tenants
+from billing.store.vault import Key, KeyRing, Vault
+from billing.subscription_changes import Changer
+from billing.subscription_sync import SubscriptionSync
+from billing.unit import Runtime
+from tests.sim.life import Life, Port
+from tests.sim.payers import LifePayer
+from wallet.ports import LookupAnswer
+
+OPERATOR = "0e" * 32
+
+
+class Bot:
+    """One life with everything in it; `start` returns False while another one has the lease."""
+
+    def __init__(self, life: Life) -> None:
+        world = life.world
+        self.life = life
+        self.world = world
+        self.lease = Lease(life.engine, world.clock, life.name)
+        self.rt = Runtime(
+            life.engine, world.clock, world.ids, life.wakeups, self.lease, (OPERATOR,)
+        )
+        self.stripe: Any = Port(life, "stripe", world.stripe.gateway)
+        self.payee_port: Any = Port(life, "payee", world.payee)
+        self.witness = Witness(self.rt)
+        self.desk = Desk(self.rt, Policy(None))
+        self.orders = Orders(self.desk, world.catalogue)
+        self.accounts = Accounts(self.desk)
+        book = ConnectionBook(
+            self.rt, Vault(KeyRing((Key("k1", bytes(32)),)), world.ids), allow_private=True
+        )
+        self.wallets = WalletCommands(self.desk, book)
+        self.is_working = False
+
+    # --- ports Payees, Payers, PayeeLookup ------------------------------------------------------
+
+    async def payee(self, connection: Connection) -> Any:
+        return self.payee_port
+
+    async def payer(self, connection: Connection) -> Any:
+        return LifePayer(self.life, self.world.payer_of(connection.wallet_pubkey))
+
+    async def lookup(self, connection: Connection, payment_hash: str) -> LookupAnswer:
+        answer: LookupAnswer = await self.payee_port.lookup_invoice(payment_hash)
+        return answer
+
+    # --- life -----------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take the lease and go to work; else try again at the next `tick`."""
+        if not await self.lease.take():
+            return
+        async with self.rt.unit() as unit:
+            if await tenants.payee(unit.tx) is None:
+                await tenants.insert_connection(unit.tx, self._payee_row())
+        self.is_working = True
+        self._put_to_work()
+        self.life.spawn("lease", self._keep_lease())
+
+    def _payee_row(self) -> Connection:
+        return Connection(
+            id="conn_payee",
+            role=ConnectionRole.PAYEE,
+            tenant=None,
+            sealed_uri="sealed",
+            wallet_pubkey="cd" * 32,
+            masked="nwc cdcd…",
+            encryption="nip44_v2",
+            state=ConnectionState.ACTIVE,
+            methods=None,
+            probed_at=None,
+            probe_due_at=None,
+            problem=None,
+            created_at=self.world.clock.now(),
+            ended_at=None,
+        )
+
+    def _put_to_work(self) -> None:
+        rt, world, stripe = self.rt, self.world, self.stripe
+        issuer = Issuer(rt, stripe, self, world.quoter, "lnd")
+        rails = tuple(Rail(name) for name in world.rails)
+        collector = Collector(
+            rt,
+            stripe,
+            issuer,
+            NwcRail(rt, self, issuer),
+            CardRail(rt, stripe),
+            ManualRail(rt, issuer),
+            rails,
+        )
+        host: Any = Port(self.life, "host", world.host)
+        courier: Any = Port(self.life, "courier", world.courier)
+        self.reconciler = Reconciler(rt, stripe, world.catalogue)
+        changer = Changer(rt, stripe)
+        for name, worker in (
+            ("inbound", self),
+            ("events", EventWorker(rt, Handlers(rt, stripe), livemode=False)),
+            ("subscriptions", SubscriptionSync(rt, stripe, world.catalogue, changer)),
+            ("collection", collector),
+            ("resolver", Resolver(rt, self)),
+            ("settlements", Placer(rt, stripe)),
+            ("relays", RelayKeeper(rt, host, world.catalogue, "relays.example")),
+            ("outbox", OutboxWorker(rt, courier)),
+            ("prober", Prober(rt, self, self)),
+        ):
+            self.life.work(name, worker.run_once)
+
+    async def run_once(self, now: int) -> int:
+        """The DM inbox: what tenants said and nobody has acted on."""
+        for item in list(self.world.said):
+            async with self.rt.engine.transaction() as tx:
+                await tx.execute(
+                    "dm.insert", event_id=item.command.event_id, event_json="{}", received_at=now
+                )
+            await item.act(self, item.command)
+            if item in self.world.said:
+                self.world.said.remove(item)
+        return 0
+
+    async def reconcile(self) -> None:
+        """The periodic worker's error is its own: the supervisor would start it again."""
+        try:
+            await self.reconciler.run_once(self.world.clock.now())
+        except PurserError as error:
+            self.world.say(f"reconcile failed: {error}")
+
+    async def _keep_lease(self) -> None:
+        """As in production, but only while something is under way: idle weeks are skipped."""
+        while True:
+            await self.life.began.wait()
+            await asyncio.sleep(RENEW_EVERY_S)
+            await self.renew()
+            if not self.life.busy:
+                self.life.began.clear()
+
+    async def renew(self) -> None:
+        await self.life.point("renewing")
+        if not await self.lease.renew():
+            self.world.count("lease_lost")
+            self.world.say(f"{self.life.name} lost the lease and stops")
+            self.life.stopping = True
+            self.life.die()
+
+    async def tick(self) -> None:
+        """Time has passed."""
+        if not self.is_working:
+            await self.start()
+            return
+        if self.world.rng.random() < 0.5:
+            await self.renew()
+            self.life.wakeups.changed()
+        else:
+            self.life.wakeups.changed()
+            await self.renew()

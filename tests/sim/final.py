@@ -1,0 +1,195 @@
+"""What must hold in the end: nothing unresolved, nothing lost, the books balance."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from billing.payments import MARGIN_S
+from tests.sim.world import SimWorld
+
+SLACK_S = 4 * 3600
+"""Beyond expiry and margin: the look-ups of a payee that forgets what nobody paid (3 h)."""
+
+
+def _rows(world: SimWorld, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+    return world.connection.execute(sql, values).fetchall()
+
+
+def unresolved(world: SimWorld) -> list[str]:
+    """Everything that should have come to an end by now."""
+    now = world.clock.now()
+    over = now - max(MARGIN_S["lnd"], 0) - SLACK_S
+    found: list[str] = []
+    queries = (
+        (
+            "attempt {0} of {1} is still {2}",
+            "SELECT a.id, a.invoice_id, a.state FROM payment_attempts a "
+            "LEFT JOIN payment_requests r ON r.id = a.request_id "
+            "WHERE a.state IN ('prepared', 'in_flight') "
+            f"AND COALESCE(r.expires_at, a.prepared_at + 7200) < {over}",
+        ),
+        (
+            "payment request {0} of {1} is open beyond its death",
+            f"SELECT id, invoice_id FROM payment_requests WHERE state = 'open' "
+            f"AND expires_at < {over}",
+        ),
+        (
+            "money {0} of {1} has no home ({2})",
+            "SELECT substr(payment_hash, 1, 8), invoice_id, state FROM settlements "
+            "WHERE state = 'received' OR next_try_at IS NOT NULL",
+        ),
+        (
+            "change {0} of {1} ({2}) is not done",
+            f"SELECT id, substr(tenant, 1, 4), kind FROM changes WHERE done_at IS NULL "
+            f"AND created_at < {now - 7200}",
+        ),
+        (
+            "event {0} ({1}) is {2}, not acted on",
+            "SELECT event_id, type, state FROM inbox_events WHERE handled_at IS NULL "
+            f"AND received_at < {now - 7200}",
+        ),
+        (
+            "message {0} is {1}",
+            "SELECT key, state FROM outbox_messages WHERE state NOT IN ('delivered', 'replaced', "
+            f"'undeliverable') AND created_at < {now - 86400}",
+        ),
+        (
+            "relay {0} is {1} and not so at the host",
+            "SELECT name, state FROM hosted_relays WHERE wanted_rev <> applied_rev "
+            f"AND created_at < {now - 7200}",
+        ),
+    )
+    for text, sql in queries:
+        found += [text.format(*row) for row in _rows(world, sql)]
+    return found
+
+
+def check_all(world: SimWorld) -> None:
+    for text in unresolved(world):
+        world.violate("M7", f"in the end {text}")
+    _events(world)
+    _books(world)
+    _doubles(world)
+    _relays(world)
+    _objects(world)
+
+
+def _events(world: SimWorld) -> None:
+    handled = {row[0] for row in _rows(world, "SELECT event_id FROM inbox_events")}
+    for event_id in sorted(world.acknowledged - handled):
+        world.violate("M14", f"event {event_id} was acknowledged and is lost")
+
+
+def _books(world: SimWorld) -> None:
+    """Every msat that the payee received is a paid invoice, credit, or a liability (M9, M10)."""
+    received: Counter[str] = Counter()
+    placed: Counter[str] = Counter()
+    books = world.stripe.books
+    for money in world.payee.invoices.values():
+        if money.state != "settled":
+            continue
+        invoice = books.invoices[money.invoice_id]
+        received[invoice.customer.metadata["purser_pubkey"]] += money.value_minor
+    for invoice in books.invoices.values():
+        theirs = invoice.off_stripe - world.dashboard_minor.get(invoice.id, 0)
+        placed[invoice.customer.metadata["purser_pubkey"]] += theirs
+    for name, arguments in world.credits:
+        assert name == "credit_customer"
+        customer = books.customers[arguments["customer_id"]]
+        placed[customer.metadata["purser_pubkey"]] += arguments["amount_minor"]
+    for tenant, value in _rows(
+        world, "SELECT tenant, value_minor FROM settlements WHERE state = 'liability'"
+    ):
+        placed[tenant] += value
+    for tenant in world.tenants:
+        if received[tenant] != placed[tenant]:
+            world.violate(
+                "M9",
+                f"tenant {tenant[:4]} paid {received[tenant]} over Lightning and "
+                f"{placed[tenant]} have a home",
+            )
+
+
+def _doubles(world: SimWorld) -> None:
+    """No invoice is settled twice by rails that nobody asked (M4)."""
+    for invoice in world.stripe.books.invoices.values():
+        over_ln = [
+            m
+            for m in world.payee.of_invoice(invoice.id)
+            if m.state == "settled" and m.paid_by == "nwc" and m.tainted is None
+        ]
+        by_card = 1 if invoice.card == "paid" else 0
+        if len(over_ln) + by_card > 1:
+            world.violate(
+                "M4", f"{invoice.id} was paid {len(over_ln)} times by wallet, {by_card} by card"
+            )
+
+
+def _relays(world: SimWorld) -> None:
+    """Up if paid (M13), and nobody is free for ever (M12)."""
+    books = world.stripe.books
+    seats: Counter[tuple[str, str]] = Counter()
+    for sub in books.subscriptions.values():
+        if not sub.is_terminal:
+            owner = sub.customer.metadata["purser_pubkey"]
+            for item in sub.items:
+                seats[owner, _plan_of(world, item.price.amount_minor)] += item.quantity
+    used: Counter[tuple[str, str]] = Counter()
+    for relay_id, name, tenant, plan, state, stop in _rows(
+        world,
+        "SELECT id, name, tenant, plan, state, stop_requested_at FROM hosted_relays ORDER BY id",
+    ):
+        at_host = world.host.relays.get(relay_id)
+        is_up = at_host is not None and at_host.active
+        if is_up != (state in ("active", "limited")):
+            world.violate("M13", f"relay {name} is {state} and the host has up={is_up}")
+        if plan == "free" or stop is not None:
+            continue
+        if is_up:
+            used[tenant, plan] += 1
+        carriers = [
+            books.invoices[row[0]].status
+            for row in _rows(
+                world,
+                "SELECT l.invoice_id FROM invoice_relays l JOIN invoices i ON i.id = l.invoice_id "
+                "WHERE l.relay_id = ? ORDER BY i.created_at, i.id",
+                relay_id,
+            )
+        ]
+        if carriers and carriers[-1] == "paid" and not is_up:
+            world.violate("M13", f"relay {name} ({state}) is paid and not up")
+    for key, count in sorted(used.items()):
+        if count > seats[key] and not _is_unsettled(world, key[0]):
+            world.violate(
+                "M12", f"{key[0][:4]} has {count} {key[1]} relays up and {seats[key]} are billed"
+            )
+
+
+def _is_unsettled(world: SimWorld, tenant: str) -> bool:
+    """Its subscription waits for a first payment, or ended under its relays: a sync is due."""
+    return bool(
+        _rows(
+            world,
+            "SELECT 1 FROM tenants WHERE pubkey = ? AND (sync_due_at IS NOT NULL "
+            "OR subscription_status = 'incomplete')",
+            tenant,
+        )
+    )
+
+
+def _plan_of(world: SimWorld, amount_minor: int) -> str:
+    return next(plan.id for plan in world.catalogue if plan.amount_minor == amount_minor)
+
+
+def _objects(world: SimWorld) -> None:
+    """One customer for a tenant, one living subscription for a customer (M11)."""
+    books = world.stripe.books
+    owners = Counter(c.metadata["purser_pubkey"] for c in books.customers.values())
+    living = Counter(s.customer.id for s in books.subscriptions.values() if not s.is_terminal)
+    for owner, count in sorted(owners.items()):
+        if count > 1:
+            world.violate("M11", f"tenant {owner[:4]} has {count} customers")
+    for customer, count in sorted(living.items()):
+        if count > 1:
+            world.violate("M11", f"customer {customer} has {count} living subscriptions")

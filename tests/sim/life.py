@@ -1,0 +1,244 @@
+"""One life of the bot's process: real workers on the shared database, killed or frozen at any point."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from billing.store.sqlite import SqliteEngine, Work
+from billing.unit import Wakeups
+
+if TYPE_CHECKING:
+    from tests.sim.world import SimWorld
+
+MAX_ROUNDS_A_SECOND = 300
+"""More rounds of one worker at one instant would be a loop that never rests."""
+
+
+class Killed(BaseException):
+    """The process is gone: nothing catches it."""
+
+
+class OrderedWakeups(Wakeups):
+    """The production class keeps a set, whose order differs from run to run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ordered: list[asyncio.Event] = []
+
+    def subscribe(self) -> asyncio.Event:
+        event = asyncio.Event()
+        self._ordered.append(event)
+        return event
+
+    def changed(self) -> None:
+        for event in self._ordered:
+            event.set()
+
+
+class SimDriver:
+    """Inline SQLite on the world's one connection; a write lock stands for SQLite's own."""
+
+    def __init__(self, life: Life, connection: sqlite3.Connection, lock: asyncio.Lock) -> None:
+        self._life = life
+        self._connection = connection
+        self._lock = lock
+        self._holds = False
+
+    async def run(self, what: str, work: Work[Any]) -> Any:
+        if what == "begin":
+            await self._life.point("begin")
+            await self._lock.acquire()
+            self._holds = True
+            return work(self._connection)
+        if what == "rollback":
+            if self._holds:
+                work(self._connection)
+                self._release()
+            return None
+        if what == "commit":
+            self._life.may_die("commit")
+            result = work(self._connection)
+            self._release()
+            await self._life.point("committed")
+            return result
+        self._life.check()
+        return work(self._connection)
+
+    def _release(self) -> None:
+        self._holds = False
+        self._lock.release()
+
+    async def close(self) -> None:
+        return None
+
+
+class Life:
+    """A process: its engine, its tasks, and when it ends."""
+
+    def __init__(self, world: SimWorld, name: str) -> None:
+        self.world = world
+        self.name = name
+        self.dead = False
+        self.stopping = False
+        self.engine = SqliteEngine(SimDriver(self, world.connection, world.db_lock))
+        self.wakeups = OrderedWakeups()
+        self.kill_in: int | None = None
+        self.freeze_in: int | None = None
+        self.freeze_s = 0
+        self.busy = 0
+        self.began = asyncio.Event()
+        self._thawed = asyncio.Event()
+        self._thawed.set()
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._rounds: dict[str, tuple[float, int]] = {}
+
+    # --- points: where it can end or stand still ------------------------------------------------
+
+    def check(self) -> None:
+        if self.dead:
+            raise Killed(self.name)
+
+    def may_die(self, where: str) -> None:
+        """A point that only kills: inside a transaction nobody stands still."""
+        self.check()
+        if self.kill_in is not None:
+            self.kill_in -= 1
+            if self.kill_in <= 0:
+                self.world.count("killed")
+                self.world.say(f"{self.name} KILLED at {where}")
+                self.die()
+                raise Killed(self.name)
+
+    async def point(self, where: str) -> None:
+        self.may_die(where)
+        if self.freeze_in is not None:
+            self.freeze_in -= 1
+            if self.freeze_in <= 0:
+                self.freeze_in = None
+                self.freeze(self.freeze_s, where)
+        if not self._thawed.is_set():
+            await self._thawed.wait()
+            self.check()
+
+    def freeze(self, seconds: int, where: str) -> None:
+        """Stand still this long, as a stopped process or a sleeping laptop does."""
+        self.world.count("frozen")
+        self.world.say(f"{self.name} frozen for {seconds} s at {where}")
+        self._thawed.clear()
+        asyncio.get_running_loop().call_later(seconds, self.thaw)
+
+    def thaw(self) -> None:
+        if not self._thawed.is_set():
+            self.world.say(f"{self.name} thawed")
+            self._thawed.set()
+
+    @property
+    def is_frozen(self) -> bool:
+        return not self._thawed.is_set()
+
+    def die(self) -> None:
+        self.dead = True
+        self._thawed.set()
+        asyncio.get_running_loop().call_soon(self._cancel_all)
+
+    def _cancel_all(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    async def reap(self) -> None:
+        """Wait until nothing of it moves any more."""
+        while self._tasks:
+            tasks, self._tasks = self._tasks, []
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    # --- tasks ----------------------------------------------------------------------------------
+
+    def spawn(self, name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(self._guard(name, work))
+        self._tasks.append(task)
+        if len(self._tasks) > 60:
+            self._tasks = [t for t in self._tasks if not t.done()]
+        return task
+
+    async def _guard(self, name: str, work: Coroutine[Any, Any, Any]) -> None:
+        try:
+            await work
+        except (Killed, asyncio.CancelledError):
+            if not (self.dead or self.stopping):
+                raise
+        except Exception as error:
+            if not self.dead:
+                self.world.bug(f"{self.name}/{name}", error)
+
+    def work(self, name: str, run_once: Callable[[int], Awaitable[int]]) -> None:
+        """A worker: runs when woken, as `bot.supervise` does it."""
+        wake = self.wakeups.subscribe()
+        wake.set()
+
+        async def loop() -> None:
+            while True:
+                await wake.wait()
+                # Who wakes first is the world's choice; several wishes are one round.
+                await asyncio.sleep(self.world.rng.random() * 0.4)
+                wake.clear()
+                await self.point("round")
+                self._count_round(name)
+                self.busy += 1
+                self.began.set()
+                try:
+                    await run_once(self.world.clock.now())
+                finally:
+                    self.busy -= 1
+
+        self.spawn(name, loop())
+
+    def _count_round(self, name: str) -> None:
+        now = float(int(self.world.loop.virtual))
+        since, count = self._rounds.get(name, (now, 0))
+        self._rounds[name] = (now, count + 1) if since == now else (now, 1)
+        if count > MAX_ROUNDS_A_SECOND:
+            self.world.violate("rest", f"worker {name} never rests")
+            raise Killed
+
+    # --- ports ----------------------------------------------------------------------------------
+
+    async def call(self, name: str, effect: Callable[[], Awaitable[Any]]) -> Any:
+        """One call of a port through the world's network: slow, lost on the way there or back."""
+        await self.point(f"{name} called")
+        fault = self.world.network.fault(name)
+        if fault.before_s:
+            await asyncio.sleep(fault.before_s)
+            await self.point(f"{name} on its way")
+        if fault.lost is not None:
+            if fault.arrives_s is not None:
+                self.world.later(fault.arrives_s, f"{name} arrives after all", effect)
+            raise fault.lost
+        result = await effect()
+        await self.point(f"{name} done")
+        if fault.reply_lost is not None:
+            raise fault.reply_lost
+        return result
+
+
+class Port:
+    """Every async method of `target` becomes a call through the life's network."""
+
+    def __init__(self, life: Life, prefix: str, target: object) -> None:
+        self._life = life
+        self._prefix = prefix
+        self._target = target
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._target, name)
+        if not asyncio.iscoroutinefunction(method):
+            return method
+
+        async def through(*args: Any, **kwargs: Any) -> Any:
+            return await self._life.call(
+                f"{self._prefix}.{name}", lambda: method(*args, **kwargs)
+            )
+
+        return through

@@ -1,0 +1,160 @@
+"""The outside truth of Lightning: what the operator's wallet issued, and who really paid it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from wallet.bolt11 import Bolt11
+from wallet.ports import (
+    LookupAnswer,
+    NotFound,
+    Transaction,
+    Unreachable,
+    WalletError,
+    WalletInfo,
+)
+
+if TYPE_CHECKING:
+    from tests.sim.world import SimWorld
+
+MSAT_PER_MINOR = 10_000
+"""At the simulation's fixed price, 100 000 USD: a cent is 10 sats."""
+MARGIN_S = 300
+"""What billing is told of this kind of payee (lnd)."""
+
+
+@dataclass
+class LnInvoice:
+    """One invoice of the operator's wallet, as the network knows it."""
+
+    bolt11: Bolt11
+    preimage: str
+    invoice_id: str
+    accepts_until: int
+    state: str = "pending"
+    settled_at: int | None = None
+    paid_by: str | None = None
+    shown_at: int | None = None
+    sent: list[str] = field(default_factory=list)
+    refused: bool = False
+    tainted: str | None = None
+    """Why a rule about double payment cannot hold for it: a wallet lied."""
+
+    @property
+    def value_minor(self) -> int:
+        return (self.bolt11.amount_msat or 0) // MSAT_PER_MINOR
+
+    def may_settle(self, now: int) -> bool:
+        """Could money still come for it, seen from outside?"""
+        if self.state in ("settled", "accepted"):
+            return True
+        # The rules count with the whole margin, whatever this payee really does.
+        return now < self.bolt11.expires_at + MARGIN_S
+
+
+class OutsidePayee:
+    """The operator's wallet and its node."""
+
+    def __init__(self, world: SimWorld) -> None:
+        self.world = world
+        self.invoices: dict[str, LnInvoice] = {}
+        self.down_until = 0
+        self.forgetful = False
+        self.lag_s = 0
+
+    def now(self) -> int:
+        return self.world.clock.now()
+
+    def of_invoice(self, invoice_id: str) -> list[LnInvoice]:
+        return [i for i in self.invoices.values() if i.invoice_id == invoice_id]
+
+    # --- the port -------------------------------------------------------------------------------
+
+    async def make_invoice(
+        self, amount_msat: int, description: str, expiry_s: int
+    ) -> Bolt11 | Unreachable:
+        if self.now() < self.down_until:
+            return Unreachable("silent")
+        preimage = hashlib.sha256(f"{self.world.seed} {len(self.invoices)}".encode()).digest()
+        payment_hash = hashlib.sha256(preimage).hexdigest()
+        bolt11 = Bolt11(
+            text=f"lnbcrt1{payment_hash}",
+            network="bcrt",
+            amount_msat=amount_msat,
+            timestamp=self.now(),
+            expiry_s=expiry_s,
+            payment_hash=payment_hash,
+            payee_pubkey="02" + "ab" * 32,
+            description=description,
+        )
+        self.invoices[payment_hash] = LnInvoice(
+            bolt11,
+            preimage.hex(),
+            description.split("(")[-1].rstrip(")"),
+            bolt11.expires_at + self.world.rng.choice((0, 60, MARGIN_S - 1)),
+        )
+        self.world.say(f"payee made {payment_hash[:8]} for {description}, {expiry_s} s")
+        return bolt11
+
+    async def lookup_invoice(self, payment_hash: str) -> LookupAnswer:
+        now = self.now()
+        invoice = self.invoices.get(payment_hash)
+        if now < self.down_until:
+            self.world.count("lookup_unanswered")
+            return Unreachable("silent") if now % 2 else WalletError("INTERNAL", "busy")
+        if invoice is None:
+            return NotFound()
+        state, settled_at = invoice.state, invoice.settled_at
+        if settled_at is not None and now < settled_at + self.lag_s:
+            self.world.count("lookup_stale")
+            state, settled_at = "pending", None
+        if state == "pending" and now > invoice.bolt11.expires_at:
+            if self.forgetful and now > invoice.accepts_until:
+                self.world.count("lookup_forgotten")
+                return NotFound()
+            state = "expired" if now > invoice.accepts_until else "pending"
+        return Transaction(
+            payment_hash=payment_hash,
+            direction="incoming",
+            state=state,
+            amount_msat=invoice.bolt11.amount_msat,
+            settled_at=settled_at,
+            created_at=invoice.bolt11.timestamp,
+            expires_at=invoice.bolt11.expires_at,
+            # Some wallets show the preimage of what nobody has paid: it proves nothing (M6).
+            preimage=invoice.preimage,
+        )
+
+    async def get_info(self) -> WalletInfo | Unreachable:
+        if self.now() < self.down_until:
+            return Unreachable("silent")
+        return WalletInfo(methods=frozenset({"make_invoice", "lookup_invoice", "get_info"}))
+
+    async def list_incoming(self, since: int) -> WalletError:
+        return WalletError("NOT_IMPLEMENTED", "no")
+
+    # --- the network ----------------------------------------------------------------------------
+
+    def pay(self, payment_hash: str, who: str, *, hold_s: int = 0, force: bool = False) -> bool:
+        """Somebody's payment arrives; False: the node does not take it."""
+        invoice = self.invoices[payment_hash]
+        if invoice.state != "pending" or (self.now() > invoice.accepts_until and not force):
+            return False
+        invoice.paid_by = who
+        self.world.say(f"LN {who} pays {payment_hash[:8]} of {invoice.invoice_id} hold={hold_s}")
+        if hold_s:
+            self.world.count("payment_held")
+            invoice.state = "accepted"
+            self.world.after(hold_s, lambda: self._settle(payment_hash))
+        else:
+            self._settle(payment_hash)
+        return True
+
+    def _settle(self, payment_hash: str) -> None:
+        invoice = self.invoices[payment_hash]
+        invoice.state, invoice.settled_at = "settled", self.now()
+        self.world.say(f"LN settled {payment_hash[:8]} of {invoice.invoice_id}")
+        if self.world.rng.random() < 0.4:
+            self.world.notify(payment_hash)

@@ -1,0 +1,205 @@
+"""Tenants' wallets as they are: they pay, refuse, keep silent, pay late, and say anything."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from tests.sim.life import Life
+from wallet.outcome import PayOutcome, Refused, Settled, Unknown
+from wallet.ports import (
+    LookupAnswer,
+    NotSent,
+    PayReply,
+    PublishAnswer,
+    SealedRequest,
+    Sent,
+    Unreachable,
+    WalletError,
+    WalletInfo,
+)
+
+if TYPE_CHECKING:
+    from tests.sim.world import SimWorld
+
+REFUSALS = ("INSUFFICIENT_BALANCE", "QUOTA_EXCEEDED", "RATE_LIMITED", "RESTRICTED")
+BEHAVIOURS = (
+    "pays",
+    "pays",
+    "pays_silently",
+    "refuses",
+    "silent",
+    "pays_late",
+    "fails_then_pays",
+    "fails",
+    "no_preimage",
+    "wrong_preimage",
+    "pays_after_expiration",
+    "holds",
+    "lies",
+)
+
+
+class OutsidePayer:
+    """One tenant's wallet."""
+
+    def __init__(self, world: SimWorld, tenant: str) -> None:
+        self.world = world
+        self.tenant = tenant
+        self.behaviour = "pays"
+        self.asleep_until = 0
+        self.revoked = False
+        self.seen: set[str] = set()
+
+    def receive(self, sealed: SealedRequest) -> None:
+        """A pay request comes in from a relay."""
+        if sealed.event_id in self.seen or self.revoked:
+            return
+        self.seen.add(sealed.event_id)
+        payment_hash = sealed.event_json.split(" ")[0].removeprefix("lnbcrt1")
+        behaviour = self.behaviour
+        if behaviour == "random":
+            behaviour = self.world.rng.choice(BEHAVIOURS)
+        self.world.count(f"wallet_{behaviour}")
+        self.world.say(f"wallet of {self.tenant[:4]} {behaviour} on {payment_hash[:8]}")
+        getattr(self, f"_{behaviour}")(sealed, payment_hash)
+
+    def _pay(self, payment_hash: str, *, hold_s: int = 0) -> bool:
+        return self.world.payee.pay(payment_hash, "nwc", hold_s=hold_s)
+
+    def _reply(self, sealed: SealedRequest, outcome: PayOutcome) -> None:
+        self.world.reply(PayReply(sealed.event_id, outcome))
+
+    def _proof(self, payment_hash: str) -> Settled:
+        return Settled(self.world.payee.invoices[payment_hash].preimage)
+
+    def _pays(self, sealed: SealedRequest, payment_hash: str) -> None:
+        if self._pay(payment_hash):
+            self._reply(sealed, self._proof(payment_hash))
+        else:
+            self._reply(sealed, Unknown("PAYMENT_FAILED", "no route"))
+
+    def _pays_silently(self, sealed: SealedRequest, payment_hash: str) -> None:
+        self._pay(payment_hash)
+
+    def _refuses(self, sealed: SealedRequest, payment_hash: str) -> None:
+        self.world.payee.invoices[payment_hash].refused = True
+        self._reply(sealed, Refused(self.world.rng.choice(REFUSALS), "no"))
+
+    def _silent(self, sealed: SealedRequest, payment_hash: str) -> None:
+        return
+
+    def _late(self, sealed: SealedRequest, payment_hash: str, at: int) -> None:
+        def act() -> None:
+            if self._pay(payment_hash) and self.world.rng.random() < 0.5:
+                self._reply(sealed, self._proof(payment_hash))
+
+        self.world.after(max(1, at - self.world.clock.now()), act)
+
+    def _pays_late(self, sealed: SealedRequest, payment_hash: str) -> None:
+        expires_at = self.world.payee.invoices[payment_hash].bolt11.expires_at
+        self._late(sealed, payment_hash, self.world.rng.randint(self.world.clock.now(), expires_at))
+
+    def _pays_after_expiration(self, sealed: SealedRequest, payment_hash: str) -> None:
+        invoice = self.world.payee.invoices[payment_hash]
+        self._late(
+            sealed,
+            payment_hash,
+            self.world.rng.randint(sealed.expiration + 1, invoice.accepts_until),
+        )
+
+    def _fails_then_pays(self, sealed: SealedRequest, payment_hash: str) -> None:
+        self._reply(sealed, Unknown(self.world.rng.choice(("PAYMENT_FAILED", "INTERNAL")), "no"))
+        self._pays_late(sealed, payment_hash)
+
+    def _fails(self, sealed: SealedRequest, payment_hash: str) -> None:
+        self._reply(sealed, Unknown("PAYMENT_FAILED", "no route"))
+
+    def _no_preimage(self, sealed: SealedRequest, payment_hash: str) -> None:
+        if self.world.rng.random() < 0.5:
+            self._pay(payment_hash)
+        self._reply(sealed, Unknown("NO_PREIMAGE", "success without a preimage"))
+
+    def _wrong_preimage(self, sealed: SealedRequest, payment_hash: str) -> None:
+        self._reply(sealed, Unknown("WRONG_PREIMAGE", "it does not hash to the payment hash"))
+        if self.world.rng.random() < 0.5:
+            self._pays_late(sealed, payment_hash)
+
+    def _holds(self, sealed: SealedRequest, payment_hash: str) -> None:
+        self._pay(payment_hash, hold_s=self.world.rng.choice((30, 900, 7200)))
+
+    def _lies(self, sealed: SealedRequest, payment_hash: str) -> None:
+        """It refuses and pays all the same: then only the home of the money can be asked for."""
+        invoice = self.world.payee.invoices[payment_hash]
+        invoice.tainted = "its payer refused and paid"
+        self._reply(sealed, Refused("INSUFFICIENT_BALANCE", "no"))
+        self.world.after(self.world.rng.randint(1, 300), lambda: self._pay(payment_hash))
+
+
+class LifePayer:
+    """The wallet seen by one life of the process (`wallet.ports.Payer`)."""
+
+    def __init__(self, life: Life, outside: OutsidePayer) -> None:
+        self.life = life
+        self.outside = outside
+        self.world = life.world
+
+    async def probe(self) -> WalletInfo | WalletError | Unreachable:
+        async def ask() -> WalletInfo | WalletError | Unreachable:
+            if self.outside.revoked:
+                return WalletError("UNAUTHORIZED", "revoked")
+            if self.world.clock.now() < self.outside.asleep_until:
+                self.world.count("probe_silent")
+                return Unreachable("silent for 20 s")
+            return WalletInfo(methods=frozenset({"pay_invoice", "get_info", "get_balance"}))
+
+        answer: WalletInfo | WalletError | Unreachable = await self.life.call("payer.probe", ask)
+        return answer
+
+    async def get_balance(self) -> int | Unreachable:
+        return 1_000_000_000
+
+    async def get_budget(self) -> None:
+        return None
+
+    def prepare_pay(self, bolt11: str, *, now: int, expiration: int) -> SealedRequest:
+        content = f"{bolt11} {now} {self.world.next_number()}"
+        event_id = hashlib.sha256(content.encode()).hexdigest()
+        return SealedRequest(event_id, content, "pay_invoice", "nip44_v2", now, expiration)
+
+    async def publish_pay(
+        self, request: SealedRequest, *, permit: Callable[[], bool]
+    ) -> PublishAnswer:
+        await self.life.point("publish called")
+        rng = self.world.rng
+        if self.world.chaos and rng.random() < 0.15:
+            self.world.count("publish_slow")
+            await self._wait(rng.choice((3, 20, 45)))
+        if self.world.chaos and rng.random() < 0.08:
+            self.world.count("publish_not_sent")
+            return NotSent("no open socket")
+        if not permit():
+            self.world.count("publish_not_permitted")
+            return NotSent("too late")
+        self.world.rules.on_publish(self.outside.tenant, request)
+        if self.world.chaos and rng.random() < 0.08:
+            # Written, and lost by the relay: indistinguishable from a silent wallet.
+            self.world.count("publish_dropped")
+        else:
+            self.world.after(rng.choice((0, 0, 1, 5)), lambda: self.outside.receive(request))
+        accepted: Any = True
+        if self.world.chaos and rng.random() < 0.2:
+            self.world.count("publish_no_ok")
+            accepted = None
+            await self._wait(5)
+        await self.life.point("published")
+        return Sent("wss://relay.example", accepted)
+
+    async def _wait(self, seconds: int) -> None:
+        await asyncio.sleep(seconds)
+        await self.life.point("publish waiting")
+
+    async def lookup_outgoing(self, payment_hash: str) -> LookupAnswer:
+        return Unreachable("silent")

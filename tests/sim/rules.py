@@ -1,0 +1,177 @@
+"""Checkers of the money rules, at the instant something leaves the bot, from the outside's truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from billing.invoices import PAID_BY_KEY
+from billing.payments import PUBLISH_WINDOW_S
+from billing.ports import DesiredRelay
+from billing.rails.issue import noted_in
+from tests.fakes.stripe_books import Invoice
+from wallet.ports import SealedRequest
+
+if TYPE_CHECKING:
+    from tests.sim.lightning import LnInvoice
+    from tests.sim.world import SimWorld
+
+LAG_S = 2
+"""What an instant is worth: a fact the outside made this recently cannot have been known."""
+
+
+class Rules:
+    """One method for each kind of effect."""
+
+    def __init__(self, world: SimWorld) -> None:
+        self.world = world
+
+    def _now(self) -> int:
+        return self.world.clock.now()
+
+    def _row(self, sql: str, *values: Any) -> tuple[Any, ...] | None:
+        row = self.world.connection.execute(sql, values).fetchone()
+        return None if row is None else tuple(row)
+
+    def _others_alive(self, invoice: LnInvoice, *, auto: bool) -> list[str]:
+        """Other requests for the same invoice that somebody holds and that could still settle."""
+        found = []
+        for other in self.world.payee.of_invoice(invoice.invoice_id):
+            if other is invoice or not (other.sent or other.shown_at) or other.tainted:
+                continue
+            if not other.may_settle(self._now()):
+                continue
+            if not auto:
+                # A person may be shown a new one at expiry, where no wallet was ever at work on
+                # the old one or every one refused (M2).
+                wallet_done = not other.sent or other.refused
+                if wallet_done and self._now() >= other.bolt11.expires_at:
+                    continue
+            found.append(other.bolt11.payment_hash[:8])
+        return found
+
+    def _is_noted(self, invoice: LnInvoice) -> bool:
+        at_stripe = self.world.stripe.books.invoices.get(invoice.invoice_id)
+        if at_stripe is None:
+            return False
+        hashes = {n.payment_hash for n in noted_in(at_stripe.metadata)}
+        return invoice.bolt11.payment_hash in hashes
+
+    # --- a pay request leaves -------------------------------------------------------------------
+
+    def on_publish(self, tenant: str, request: SealedRequest) -> None:
+        violate = self.world.violate
+        payment_hash = request.event_json.split(" ")[0].removeprefix("lnbcrt1")
+        invoice = self.world.payee.invoices[payment_hash]
+        name = f"{payment_hash[:8]} of {invoice.invoice_id}"
+        self.world.say(f"PAY REQUEST {name} to the wallet of {tenant[:4]}")
+        self.world.count("pay_request")
+        if invoice.sent:
+            violate("M3", f"a second pay request for {name}")
+        invoice.sent.append(request.event_id)
+        if invoice.shown_at is not None:
+            violate("M4", f"a pay request for {name}, which a person was shown")
+        if not self._is_noted(invoice):
+            violate("M1", f"a pay request for {name}, whose hash does not stand at Stripe")
+        row = self._row(
+            "SELECT state, in_flight_at FROM payment_attempts WHERE event_id = ?",
+            request.event_id,
+        )
+        if row is None or row[0] == "prepared":
+            violate("M1", f"a pay request for {name} without its intent in flight: {row}")
+        elif row[1] is not None and self._now() - row[1] > PUBLISH_WINDOW_S:
+            violate("M3", f"a pay request for {name} {self._now() - row[1]} s after its commit")
+        if alive := self._others_alive(invoice, auto=True):
+            violate("M4", f"a pay request for {name} while {alive} could still settle")
+        at_stripe = self.world.stripe.books.invoices[invoice.invoice_id]
+        if at_stripe.card == "in_progress":
+            violate("M4", f"a pay request for {name} while a card payment is in progress")
+        if at_stripe.auto_advance:
+            violate("M4", f"a pay request for {name} that Stripe may collect by itself")
+        owner = at_stripe.customer.metadata.get("purser_pubkey")
+        if owner != tenant:
+            violate("M4", f"a pay request for {name} to somebody else's wallet")
+
+    # --- a person is shown a payment request ----------------------------------------------------
+
+    def on_shown(self, payment_hash: str) -> None:
+        invoice = self.world.payee.invoices[payment_hash]
+        name = f"{payment_hash[:8]} of {invoice.invoice_id}"
+        self.world.say(f"SHOWN {name}")
+        if invoice.shown_at is None:
+            invoice.shown_at = self._now()
+        if not self._is_noted(invoice):
+            self.world.violate("M1", f"{name} is shown, its hash does not stand at Stripe")
+        if invoice.sent and not invoice.refused and not invoice.tainted:
+            dropped = self._row(
+                "SELECT outcome FROM payment_attempts WHERE event_id = ?", invoice.sent[0]
+            )
+            self.world.violate("M4", f"{name} is shown while a wallet may pay it ({dropped})")
+        if alive := self._others_alive(invoice, auto=False):
+            self.world.violate("M4", f"{name} is shown while {alive} could still settle")
+        at_stripe = self.world.stripe.books.invoices[invoice.invoice_id]
+        if at_stripe.card == "in_progress":
+            self.world.count("shown_during_card")
+
+    # --- a card is charged ----------------------------------------------------------------------
+
+    def on_card(self, invoice: Invoice) -> None:
+        """Called before Stripe tries the card, whoever made it try."""
+        now = self.world.stripe.books.now
+        self.world.count("card_charge")
+        for other in self.world.payee.of_invoice(invoice.id):
+            if not (other.sent or other.shown_at) or other.tainted:
+                continue
+            if other.may_settle(now):
+                self.world.violate(
+                    "M4",
+                    f"the card is charged for {invoice.id} while {other.bolt11.payment_hash[:8]} "
+                    f"({other.state}, sent={len(other.sent)}, shown={other.shown_at}) "
+                    "could still settle or has",
+                )
+
+    # --- Stripe is told -------------------------------------------------------------------------
+
+    def on_stripe(self, name: str, arguments: Mapping[str, Any]) -> None:
+        self.world.say(f"stripe <- {name} {arguments.get('invoice_id', '')}")
+        if name == "pay_out_of_band":
+            self._on_marked_paid(arguments["invoice_id"])
+        elif name == "pay_by_card":
+            row = self._row(
+                "SELECT state FROM payment_attempts WHERE operation_id = ?",
+                arguments["operation_id"],
+            )
+            if row is None or row[0] == "prepared":
+                self.world.violate("M1", f"a card is charged without its intent: {row}")
+
+    def _on_marked_paid(self, invoice_id: str) -> None:
+        at_stripe = self.world.stripe.books.invoices[invoice_id]
+        if at_stripe.status == "paid":
+            return
+        payment_hash = at_stripe.metadata.get(PAID_BY_KEY, "")
+        money = self.world.payee.invoices.get(payment_hash)
+        if money is None or money.state != "settled":
+            self.world.violate("M10", f"{invoice_id} is marked paid without money")
+        elif money.value_minor < at_stripe.remaining:
+            self.world.violate("M10", f"{invoice_id} is marked paid with too little money")
+
+    # --- a relay is switched --------------------------------------------------------------------
+
+    def on_relay(self, relay: DesiredRelay) -> None:
+        if relay.plan == "free":
+            return
+        carriers = self.world.connection.execute(
+            "SELECT invoice_id FROM invoice_relays WHERE relay_id = ?", (relay.relay_id,)
+        ).fetchall()
+        books = self.world.stripe.books
+        paid = [
+            i for (i,) in carriers if i in books.invoices and books.invoices[i].status == "paid"
+        ]
+        if relay.active and not paid:
+            self.world.violate("M12", f"relay {relay.name} is up and nothing was paid for it")
+        if not relay.active and paid:
+            row = self._row(
+                "SELECT stop_requested_at, state FROM hosted_relays WHERE id = ?", relay.relay_id
+            )
+            if row is not None and row[0] is None:
+                self.world.violate("M13", f"relay {relay.name} is cut off though paid: {row}")

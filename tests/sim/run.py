@@ -1,0 +1,156 @@
+"""Runs one seed: chaos first, then the faults stop, days pass, and everything must be resolved."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from tests.sim import actions, final
+from tests.sim.loop import VirtualLoop
+from tests.sim.world import SimWorld, Violation
+
+DRAIN = ((20, 20), (20, 180), (20, 900), (20, 3600), (10, 21600))
+"""(steps, seconds): some four days after the last fault."""
+
+
+@dataclass
+class Result:
+    """How a seed went."""
+
+    seed: int
+    violations: list[Violation]
+    counts: Counter[str]
+    trace: list[str]
+
+
+def run_seed(seed: int, *, steps: int = 45) -> Result:
+    """Deterministic: the same seed gives the same trace on every machine."""
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(_run(seed, steps))
+
+
+async def _run(seed: int, steps: int) -> Result:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    world = SimWorld(seed, loop)
+    saved = structlog.get_config()
+    structlog.configure(processors=[_Listener(world)], cache_logger_on_first_use=False)
+    try:
+        await _chaos(world, steps)
+        if not world.violations:
+            await _drain(world)
+        if not world.violations:
+            final.check_all(world)
+    except Exception:
+        world.violate("bug", traceback.format_exc())
+    finally:
+        structlog.configure(**saved)
+        for bot in world.bots:
+            bot.life.die()
+        await asyncio.sleep(0)
+        await world.bury()
+    trace = [f"{_clock(at)}  {text}" for at, text in world.trace]
+    return Result(seed, world.violations, world.counts, trace)
+
+
+class _Listener:
+    """What the code logs goes into the trace; an exception that it swallowed is a bug here."""
+
+    def __init__(self, world: SimWorld) -> None:
+        self.world = world
+
+    def __call__(self, logger: Any, name: str, event: Any) -> Any:
+        what = str(event.pop("event", ""))
+        self.world.say(f"    {what} " + " ".join(f"{k}={event[k]}" for k in sorted(event)))
+        if name == "exception" or event.get("exc_info"):
+            self.world.violate("bug", f"{what}: {traceback.format_exc()}")
+        raise structlog.DropEvent
+
+
+def _clock(at: int) -> str:
+    days, rest = divmod(at, 86400)
+    return f"{days:3d}d {rest // 3600:02d}:{rest // 60 % 60:02d}:{rest % 60:02d}"
+
+
+async def _chaos(world: SimWorld, steps: int) -> None:
+    rng = world.rng
+    world.network.rate = rng.choice((0.0, 0.02, 0.06, 0.15))
+    faults = actions.choose_faults(world)
+    eager = rng.random() < 0.8
+    world.start_bot()
+    if eager:
+        for _ in world.tenants:
+            actions.connect(world)
+            actions.order(world)
+    for _ in range(steps):
+        _act(world, faults)
+        await world.pass_time(_gap(world))
+        await _step(world)
+        if world.violations:
+            return
+
+
+def _act(world: SimWorld, faults: list[tuple[actions.Action, int]]) -> None:
+    rng = world.rng
+    choices = list(actions.PEOPLE) + (faults if rng.random() < 0.5 else [])
+    act = rng.choices([a for a, _ in choices], [w for _, w in choices])[0]
+    act(world)
+
+
+async def _step(world: SimWorld) -> None:
+    await world.bury()
+    if not world.living():
+        # Down for a while, then started again.
+        await world.pass_time(world.rng.choice((1, 30, 900, 900, 8 * 3600)))
+        world.start_bot()
+        actions.reconcile(world)
+    await world.tick()
+    await asyncio.sleep(1)
+
+
+def _gap(world: SimWorld) -> int:
+    """How long until the next thing happens."""
+    rng = world.rng
+    roll = rng.random()
+    if roll < 0.35:
+        return rng.randint(1, 10)
+    if roll < 0.7:
+        return rng.choice((30, 60, 120, 300, 600))
+    if roll < 0.9:
+        return rng.choice((3600, 3900, 3 * 3600))
+    due = world.stripe.books.next_due()
+    if due is not None and rng.random() < 0.5:
+        world.count("long_sleep")
+        return max(1, due - world.clock.now() + rng.randint(0, 7200))
+    return rng.choice((6 * 3600, 24 * 3600, 4 * 86400))
+
+
+async def _drain(world: SimWorld) -> None:
+    """The faults stop: everything that is open must come to its end by itself."""
+    world.say("--- the faults stop ---")
+    world.chaos = False
+    world.hand_pays = 0.0
+    world.payee.down_until = world.courier.down_until = 0
+    world.payee.lag_s = 0
+    world.network.stripe_down_until = 0
+    for bot in world.living():
+        bot.life.kill_in = bot.life.freeze_in = None
+        bot.life.thaw()
+    for wallet in world.wallets.values():
+        wallet.asleep_until = 0
+        if wallet.behaviour != "refuses":
+            wallet.behaviour = "pays"
+    for number, (count, seconds) in enumerate(DRAIN):
+        for _ in range(count):
+            await world.pass_time(seconds)
+            await _step(world)
+            if world.violations:
+                return
+        if number < len(DRAIN) - 1:
+            actions.reconcile(world)
+            await world.pass_time(1)

@@ -1,0 +1,292 @@
+"""The simulated world of one seed: its clock, its people, its faults, and the bot's lives in it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sqlite3
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from billing.desk import Command
+from billing.inbox import parse_event
+from billing.ingest import columns
+from billing.plans import Catalogue, Plan
+from billing.store.migrate import available
+from billing.views import StripeEvent
+from tests.sim.bot import Bot
+from tests.sim.life import Killed, Life
+from tests.sim.lightning import OutsidePayee
+from tests.sim.loop import SimClock, VirtualLoop
+from tests.sim.outside import (
+    Network,
+    OutsideCourier,
+    OutsideHost,
+    OutsideQuoter,
+    OutsideStripe,
+    body_of,
+)
+from tests.sim.payers import OutsidePayer
+from tests.sim.rules import Rules
+from tests.world import CountingIds
+from wallet.ports import PayReply, Transaction
+from wallet.secp256k1 import xonly_pubkey
+
+TRACE_KEPT = 4_000
+
+
+@cache
+def template() -> bytes:
+    """A migrated, empty database."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    for migration in available("sqlite"):
+        connection.executescript(migration.script)
+    return connection.serialize()
+
+
+@cache
+def wallet_key(number: int) -> str:
+    return xonly_pubkey((number + 1).to_bytes(32, "big")).hex()
+
+
+def uri_of(number: int) -> str:
+    secret = f"{number + 100:064x}"
+    return f"nostr+walletconnect://{wallet_key(number)}?relay=wss://relay.example&secret={secret}"
+
+
+@dataclass
+class Said:
+    """A tenant's command that some life has to act on."""
+
+    command: Command
+    act: Callable[[Bot, Command], Awaitable[None]]
+
+
+@dataclass
+class Violation:
+    """A rule that does not hold."""
+
+    rule: str
+    text: str
+
+
+class SimWorld:
+    """Everything of one seed."""
+
+    def __init__(self, seed: int, loop: VirtualLoop) -> None:
+        self.seed = seed
+        self.loop = loop
+        self.rng = random.Random(seed)
+        self.clock = SimClock(loop)
+        self.ids = CountingIds()
+        self.connection = sqlite3.connect(":memory:", isolation_level=None)
+        self.connection.deserialize(template())
+        self.connection.execute("PRAGMA foreign_keys=ON")
+        self.db_lock = asyncio.Lock()
+        self.catalogue = Catalogue(
+            [
+                Plan("basic", "Basic", 400, "usd"),
+                Plan("pro", "Pro", 900, "usd"),
+                Plan("free", "Free", None, "usd"),
+            ]
+        )
+        self.chaos = True
+        self.counts: Counter[str] = Counter()
+        self.trace: deque[tuple[int, str]] = deque(maxlen=TRACE_KEPT)
+        self.violations: list[Violation] = []
+        self.network = Network(self)
+        self.rules = Rules(self)
+        self.payee = OutsidePayee(self)
+        self.stripe = OutsideStripe(self)
+        self.host = OutsideHost(self)
+        self.courier = OutsideCourier(self)
+        self.quoter = OutsideQuoter(self)
+        self.rails = self.rng.choice(
+            (("nwc", "card", "manual"), ("nwc", "card", "manual"), ("card", "nwc", "manual"))
+        )
+        self.tenants = [f"{i + 1:02x}" * 32 for i in range(self.rng.randint(2, 5))]
+        self.wallets: dict[str, OutsidePayer] = {}
+        self.bots: list[Bot] = []
+        self.said: list[Said] = []
+        self.acknowledged: set[str] = set()
+        self.hand_pays = 0.7
+        self.dashboard_minor: dict[str, int] = {}
+        self._numbers = 0
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def credits(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """Every credit that Stripe booked, once for each operation."""
+        found = {a["operation_id"]: (n, a) for n, a in self.stripe.gateway.calls
+                 if n == "credit_customer"}
+        return list(found.values())
+
+    # --- telling --------------------------------------------------------------------------------
+
+    def count(self, fault: str) -> None:
+        self.counts[fault] += 1
+
+    def say(self, text: str) -> None:
+        self.trace.append((int(self.loop.virtual), text))
+
+    def violate(self, rule: str, text: str) -> None:
+        self.say(f"!!! {rule}: {text}")
+        self.violations.append(Violation(rule, text))
+
+    def bug(self, where: str, error: Exception) -> None:
+        self.violate("bug", f"{where}: {type(error).__name__}: {error}")
+
+    def next_number(self) -> int:
+        self._numbers += 1
+        return self._numbers
+
+    # --- time -----------------------------------------------------------------------------------
+
+    def after(self, seconds: float, act: Callable[[], None]) -> None:
+        """The outside does this later, whatever becomes of the bot."""
+        self.loop.call_later(seconds, act)
+
+    def later(self, seconds: int, what: str, effect: Callable[[], Awaitable[Any]]) -> None:
+        """A request that its sender has given up still arrives."""
+
+        async def arrive() -> None:
+            self.say(what)
+            try:
+                await effect()
+            except Exception as error:
+                self.say(f"{what}: {error}")
+
+        self.after(seconds, lambda: self._keep(self.loop.create_task(arrive())))
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._tasks = [t for t in self._tasks if not t.done()] + [task]
+
+    async def pass_time(self, seconds: int) -> None:
+        """Time moves on; Stripe does what is due by itself on the way."""
+        end = self.loop.virtual + seconds
+        while (left := end - self.loop.virtual) > 0:
+            due = self.stripe.books.next_due()
+            step = left if due is None else min(left, max(1, due - self.clock.now()))
+            await asyncio.sleep(step)
+            self.stripe.run()
+
+    # --- the bot --------------------------------------------------------------------------------
+
+    def living(self) -> list[Bot]:
+        return [b for b in self.bots if not b.life.dead]
+
+    def active(self) -> Bot | None:
+        """Who takes webhooks and hears wallets: the one with the lease, or one that thinks so."""
+        working = [b for b in self.living() if b.is_working and not b.life.is_frozen]
+        return working[-1] if working else None
+
+    def start_bot(self) -> Bot:
+        bot = Bot(Life(self, f"bot{len(self.bots)}"))
+        self.bots.append(bot)
+        self.say(f"{bot.life.name} starts")
+        return bot
+
+    async def tick(self) -> None:
+        for bot in self.living():
+            await bot.life.spawn("tick", bot.tick())
+
+    async def bury(self) -> None:
+        for bot in [b for b in self.bots if b.life.dead]:
+            await bot.life.reap()
+        self.bots = self.living()
+
+    # --- what reaches the bot -------------------------------------------------------------------
+
+    def webhook(self, event: StripeEvent) -> None:
+        times = 1
+        if self.chaos:
+            roll = self.rng.random()
+            if roll < self.network.rate:
+                self.count("webhook_dropped")
+                return
+            times = 2 if roll > 1 - self.network.rate else 1
+            if times == 2:
+                self.count("webhook_duplicated")
+        for _ in range(times):
+            delay = self.rng.choice((0, 1, 1, 30, 600, 7200)) if self.chaos else 1
+            if delay > 1:
+                self.count("webhook_delayed")
+            self.after(delay, lambda: self._deliver(event, 3))
+
+    def _deliver(self, event: StripeEvent, tries: int) -> None:
+        bot = self.active()
+        if bot is None:
+            if tries:
+                self.count("webhook_refused")
+                self.after(3600, lambda: self._deliver(event, tries - 1))
+            return
+        bot.life.spawn("webhook", self.ingest(bot, event))
+
+    async def ingest(self, bot: Bot, event: StripeEvent) -> None:
+        row = parse_event(body_of(event), self.clock.now())
+        assert row is not None
+        async with bot.rt.engine.transaction() as tx:
+            await tx.execute("ingest.insert_event", **columns(row))
+        self.acknowledged.add(event.id)
+        bot.rt.wakeups.changed()
+
+    def reply(self, reply: PayReply) -> None:
+        """A wallet's answer: early, late, twice, or never."""
+        if self.chaos and self.rng.random() < self.network.rate:
+            self.count("wallet_reply_lost")
+            return
+        for _ in range(2 if self.chaos and self.rng.random() < self.network.rate else 1):
+            delay = self.rng.choice((0, 0, 1, 20, 900)) if self.chaos else 0
+            self.after(delay, lambda: self._to_witness("reply", reply))
+
+    def notify(self, payment_hash: str) -> None:
+        told = Transaction(payment_hash, "incoming", "settled", None, None, None, None)
+        self.after(1, lambda: self._to_witness("notification", told))
+
+    def _to_witness(self, name: str, told: PayReply | Transaction) -> None:
+        bot = self.active()
+        if bot is None:
+            self.count("wallet_reply_unheard")
+        elif isinstance(told, PayReply):
+            bot.life.spawn(name, bot.witness.pay_reply(told))
+        else:
+            bot.life.spawn(name, bot.witness.notification(told))
+
+    def on_message(self, recipient: str, kind: str, facts: Mapping[str, object]) -> None:
+        """A person reads what a relay has taken."""
+        self.say(f"DM to {recipient[:4]}: {kind}")
+        if kind != "pay_by_hand":
+            return
+        payment_hash = str(facts["bolt11"]).removeprefix("lnbcrt1")
+        self.rules.on_shown(payment_hash)
+        if self.rng.random() > self.hand_pays:
+            return
+        invoice = self.payee.invoices[payment_hash]
+        left = max(1, invoice.bolt11.expires_at - self.clock.now())
+        delay = self.rng.choice((5, 60, self.rng.randint(1, left), left, left + 200, left + 290))
+        self.count("hand_payment" if delay < left else "hand_payment_last_second")
+        hold = self.rng.choice((0, 0, 0, 60, 5400)) if self.chaos else 0
+        self.after(delay, lambda: self._by_hand(payment_hash, hold))
+
+    def _by_hand(self, payment_hash: str, hold_s: int) -> None:
+        self.payee.pay(payment_hash, "hand", hold_s=hold_s)
+
+    # --- tenants --------------------------------------------------------------------------------
+
+    def payer_of(self, wallet_pubkey: str) -> OutsidePayer:
+        return self.wallets[wallet_pubkey]
+
+    def command(
+        self, tenant: str, verb: str, act: Callable[[Bot, Command], Awaitable[None]]
+    ) -> None:
+        name = f"{self.next_number():064x}"
+        self.say(f"{tenant[:4]} says {verb}")
+        self.said.append(Said(Command(name, name, tenant, verb), act))
+        for bot in self.living():
+            bot.rt.wakeups.changed()
+
+
+__all__ = ["Killed", "SimWorld", "Violation", "template", "uri_of", "wallet_key"]
