@@ -13,7 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, cast
 
 import httpx
 import psycopg
@@ -31,18 +31,18 @@ STOP_S = 10.0
 LOOK_EVERY_S = 0.02
 HEAR_S = 14.0
 MONTH_S = 32 * 86_400
-T = TypeVar("T")
 
 
-async def eventually(look: Callable[[], T | Awaitable[T]], what: str, timeout_s: float = 12.0) -> T:
-    """Look again and again until it shows something true; returns that."""
+async def eventually(look: Callable[[], Any], what: str, timeout_s: float = 12.0) -> Any:
+    """Look (or await a look) again and again until it shows something true; returns that."""
     try:
         async with asyncio.timeout(timeout_s):
             while True:
-                seen = look()
-                found: Any = await seen if isinstance(seen, Awaitable) else seen
+                found = look()
+                if isinstance(found, Awaitable):
+                    found = await found
                 if found:
-                    return found  # type: ignore[no-any-return]
+                    return found
                 await asyncio.sleep(LOOK_EVERY_S)
     except TimeoutError:
         raise AssertionError(f"not within {timeout_s:.0f} s: {what}") from None
@@ -99,7 +99,8 @@ class BotProcess:
             assert found or self.exit_code is None, f"the bot ended before it logged {event}"
             return found
 
-        return (await eventually(look, f"log line {event} {facts}", timeout_s))[0]
+        lines: list[dict[str, Any]] = await eventually(look, f"line {event} {facts}", timeout_s)
+        return lines[0]
 
     def spawn(self) -> None:
         """Start it; it is not ready yet."""
@@ -297,7 +298,7 @@ async def scene_in(
         yield Scene(town, directory, laid_over, bot, http, stack)
 
 
-# --- what must hold ---------------------------------------------------------------------------------
+# --- what must hold -------------------------------------------------------------------------------
 
 
 def check_nobody_paid_twice(scene: Scene) -> None:
@@ -341,11 +342,24 @@ def check_tenant_wallet(tenant: Tenant, *, started_msat: int = TENANT_FUNDS_MSAT
     assert tenant.wallet.reserved_msat == 0
 
 
-def check_no_worker_failed(scene: Scene) -> None:
-    """Over all lives: no worker died and nothing was reported as an unexpected error."""
-    bad = [
-        line
-        for line in scene.bot.log.splitlines()
-        if "worker.failed" in line or "Traceback" in line
+def secrets_of(scene: Scene) -> list[str]:
+    """What the bot was given and must never show: in clear, as configured or as sent to it."""
+    town = scene.town
+    connections = [town.payee, *(tenant.connection for tenant in scene.tenants)]
+    settings = town.sections(scene.directory)["bot"]
+    (vault_key,) = cast(list[str], settings["vault_keys"])
+    return [
+        *(connection.uri.rpartition("secret=")[2] for connection in connections),
+        str(settings["key"]),
+        vault_key,
+        town.stripe.api_key,
+        town.webhook_secret,
     ]
-    assert bad == []
+
+
+def check_log(scene: Scene) -> None:
+    """Over all lives: no worker died, nothing unexpected was met, no secret was shown."""
+    log = scene.bot.log
+    signs = ("worker.failed", "Traceback", "command.failed", "lookup.failed", "never retrieved")
+    assert [line for line in log.splitlines() if any(sign in line for sign in signs)] == []
+    assert [secret[:8] for secret in secrets_of(scene) if secret in log] == []

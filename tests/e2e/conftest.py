@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.botprocess import Scene, check_no_worker_failed, scene_in
+from tests.e2e.botprocess import Scene, check_log, scene_in
 
 LOG_CHARS = 12_000
 """The end of the log: enough for the last half minute."""
@@ -18,7 +18,7 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
     """A town and a bot on SQLite, not started yet."""
     async with scene_in(tmp_path) as made:
         yield made
-        check_no_worker_failed(made)
+        check_log(made)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -16,7 +16,7 @@ from tests.e2e.botprocess import (
 
 SEED = 20261121
 KILLS_EACH = 3
-TENANTS = 4
+TENANTS = 3
 LONGEST_LIFE_S = 0.8
 
 

@@ -14,7 +14,7 @@ from tests.e2e.botprocess import (
     BotProcess,
     Scene,
     check_books,
-    check_no_worker_failed,
+    check_log,
     check_tenant_wallet,
     eventually,
     scene_in,
@@ -31,7 +31,7 @@ async def postgres_scene(
     with engines.postgres_database(postgres_url, postgres_template) as url:
         async with scene_in(tmp_path, {"store": {"url": url}}) as made:
             yield made
-            check_no_worker_failed(made)
+            check_log(made)
 
 
 def second_bot(scene: Scene, directory: Path) -> BotProcess:
