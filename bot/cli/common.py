@@ -117,7 +117,7 @@ def print_json(value: object) -> None:
 
 
 def print_rows(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
-    """A table on a terminal; tab-separated lines with a header when piped."""
+    """A table on a terminal; tab-separated lines with a header, nothing shortened, when piped."""
     console = out()
     if not console.is_terminal:
         print("\t".join(columns))
@@ -125,10 +125,12 @@ def print_rows(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> 
             print("\t".join(_plain(row.get(column)) for column in columns))
         return
     table = Table(header_style="bold", box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold")
+    for number, column in enumerate(columns):
+        # What one copies stands in one piece.
+        table.add_column(column.replace("_", " "), overflow="fold", no_wrap=number == 0)
     for row in rows:
-        table.add_row(*(escape(_plain(row.get(column))) for column in columns))
+        shown = [_plain(row.get(column)) for column in columns]
+        table.add_row(*(escape(_short(text) if n else text) for n, text in enumerate(shown)))
     Console(highlight=False).print(table)
 
 
@@ -146,6 +148,11 @@ def _plain(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value)) or "-"
     return " ".join(str(value).split())
+
+
+def _short(text: str) -> str:
+    """An npub that is not the row's own name is only to be recognised."""
+    return f"{text[:12]}…{text[-4:]}" if text.startswith("npub1") else text
 
 
 def when(epoch_s: int | None) -> str | None:

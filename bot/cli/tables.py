@@ -80,8 +80,7 @@ def payments(
 ) -> None:
     """Payment requests and attempts, newest first."""
     columns = (
-        "id", "invoice_id", "rail", "state", "attempt", "outcome", "amount", "fiat", "at",
-        "expires_at", "npub",
+        "id", "invoice_id", "rail", "state", "attempt", "outcome", "amount", "fiat", "at", "npub",
     )  # fmt: skip
     _table(
         load(config),

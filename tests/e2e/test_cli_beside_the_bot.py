@@ -85,6 +85,8 @@ async def test_operating_a_running_bot(scene: Scene, tmp_path: Path) -> None:
     await scene.bot.terminate()
     assert (await purser(scene, "migrate")).code == 0
     assert (await purser(scene, "reconcile", "--dry-run", "--json")).json == []
+    assert (await purser(scene, "dm", npub, "The bot is down for an hour.")).code == 0
+    await tenant.hear("down for an hour")
     copy = tmp_path / "copy.sqlite"
     assert (await purser(scene, "backup", str(copy))).code == 0
     assert (await purser(scene, "backup", str(copy))).code == 1
