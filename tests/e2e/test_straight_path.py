@@ -45,5 +45,5 @@ async def test_manual_tenant_without_a_wallet(scene: Scene) -> None:
     scene.pay_by_hand(message)
     await tenant.hear("alice is up")
     assert await scene.is_up("alice")
-    await eventually(lambda: scene.invoices("paid"), "Stripe knows")
+    await eventually(scene.all_money_placed, "the money has its home")
     check_books(scene)

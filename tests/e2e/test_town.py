@@ -31,7 +31,10 @@ async def test_configuration_is_ready_to_use(tmp_path: Path) -> None:
 
 async def test_changes_are_laid_over_the_configuration(tmp_path: Path) -> None:
     async with Town() as town:
-        changes = {"logs": {"format": "json"}, "registration": {"max_unpaid_relays": 1}}
+        changes: dict[str, dict[str, object]] = {
+            "logs": {"format": "json"},
+            "registration": {"max_unpaid_relays": 1},
+        }
         config = load_config(town.write_config(tmp_path, changes), {})
         assert config.logs.format == "json"
         assert config.logs.level == "info"
