@@ -127,6 +127,8 @@ Step: TypeAlias = Finished | Wait | Adopt | Finalize | TakeOver | Void | TryNwc 
 def choose(s: Situation) -> Step:
     """The next step for an invoice that was just re-fetched."""
     if s.view.status not in ("draft", "open"):
+        if any(a.rail is Rail.CARD and a.state in _LIVE for a in s.attempts):
+            return Wait("its card attempt has no end yet")
         return Finished(s.view.status)
     if s.invoice.status not in ("draft", "open"):
         # Paid while this view was on its way: a newer answer of Stripe's is stored already.

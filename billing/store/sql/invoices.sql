@@ -83,7 +83,11 @@ WHERE id = :id
 UPDATE invoices SET show_wanted = 0 WHERE id = :id
 
 -- name: set_paid
--- Paid, and by what; once.
-UPDATE invoices SET paid_at = :now, paid_by = :paid_by, collect_due_at = NULL,
+-- Paid, and by what; once. A card attempt in flight is still looked at until its end is known.
+UPDATE invoices SET paid_at = :now, paid_by = :paid_by,
+    collect_due_at = CASE WHEN EXISTS (
+        SELECT 1 FROM payment_attempts
+        WHERE invoice_id = :id AND rail = 'card' AND state IN ('prepared', 'in_flight')
+    ) THEN CAST(:now AS BIGINT) END,
     nwc_retry_at = NULL, show_wanted = 0
 WHERE id = :id AND paid_at IS NULL
