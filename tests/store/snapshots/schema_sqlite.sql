@@ -28,6 +28,12 @@ CREATE INDEX invoices_retry_due ON invoices (nwc_retry_at) WHERE nwc_retry_at IS
 
 CREATE INDEX invoices_tenant ON invoices (tenant, created_at);
 
+CREATE INDEX ledger_billing_at ON ledger (billing_at);
+
+CREATE UNIQUE INDEX ledger_entry ON ledger (entry, line);
+
+CREATE INDEX ledger_invoice ON ledger (invoice_id);
+
 CREATE UNIQUE INDEX operations_one_open ON operations (subject, kind) WHERE finished_at IS NULL;
 
 CREATE INDEX outbox_due ON outbox_messages (next_try_at) WHERE next_try_at IS NOT NULL;
@@ -183,6 +189,24 @@ CREATE TABLE leases (
     expires_at INTEGER NOT NULL
 ) STRICT;
 
+CREATE TABLE ledger (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    entry TEXT NOT NULL,
+    line INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    billing_at INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    tenant TEXT NOT NULL REFERENCES tenants (pubkey),
+    invoice_id TEXT,
+    payment_hash TEXT,
+    debit TEXT NOT NULL,
+    credit TEXT NOT NULL,
+    unit TEXT NOT NULL,
+    amount INTEGER NOT NULL CHECK (amount > 0),
+    rate TEXT,
+    CHECK (debit <> credit)
+) STRICT;
+
 CREATE TABLE operations (
     id TEXT PRIMARY KEY,
     kind TEXT NOT NULL,
@@ -315,6 +339,12 @@ CREATE TABLE tenants (
     sync_attempts INTEGER NOT NULL DEFAULT 0,
     sync_wishes INTEGER NOT NULL DEFAULT 0
 ) STRICT;
+
+CREATE TRIGGER ledger_no_delete BEFORE DELETE ON ledger
+BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+
+CREATE TRIGGER ledger_no_update BEFORE UPDATE ON ledger
+BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 
 CREATE TRIGGER payment_attempts_guard BEFORE UPDATE OF state ON payment_attempts
 WHEN OLD.state <> NEW.state AND OLD.state || '>' || NEW.state NOT IN (
