@@ -118,6 +118,10 @@ class SubscriptionSync:
             return None
         tenant = await self._ensure_customer(tenant)
         actual = await self._actual(tenant)
+        if actual is None or actual.is_terminal:
+            # Nothing is begun for an order whose time has run out: it ends in a moment (C25).
+            now = self.rt.clock.billing_now()
+            wanted = [r for r in wanted if r.expires_at is None or r.expires_at > now]
         ordered = await self._ordered(tenant, wanted)
         staying = Counter(r.plan for r in wanted if r.id not in ordered)
         coming = Counter(r.plan for r in wanted if r.id in ordered)

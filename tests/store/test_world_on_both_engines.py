@@ -1,0 +1,81 @@
+"""The money path on both engines: the SQL, its constraints and its order of rows mean the same."""
+
+from __future__ import annotations
+
+from billing.store.engine import MigratableEngine
+from tests.books import check_all
+from tests.world import ALICE, World
+
+
+async def a_world(engine: MigratableEngine) -> World:
+    world = World(engine)
+    await world.start()
+    return world
+
+
+async def order(world: World, name: str, plan: str = "basic") -> None:
+    await world.orders.new(await world.command("new"), name, plan)
+    await world.settle_down()
+
+
+async def test_orders_refusal_hand_payment_addition_and_renewal(engine: MigratableEngine) -> None:
+    world = await a_world(engine)
+    await world.connect_wallet()
+    world.payer.behaviour = "refuses"
+    await order(world, "alice")
+    (request,) = await world.requests()
+    assert request.shown_at is not None
+    world.payee.settle(request.payment_hash)
+    await world.pass_time(60, step=30)
+    world.payer.behaviour = "pays"
+    await order(world, "second", "pro")
+    await world.pass_time(60, step=30)
+    await world.pass_time(32 * 86400, step=2 * 86400)
+    assert [i.paid_by for i in await world.invoices()] == ["manual", "nwc", "nwc"]
+    assert {r.state.value for r in await world.relays()} == {"active"}
+    assert await world.reconciler.plan() == []
+    await check_all(world)
+
+
+async def test_silence_death_late_money_and_credit(engine: MigratableEngine) -> None:
+    world = await a_world(engine)
+    await world.connect_wallet()
+    world.payer.behaviour = "silent"
+    await order(world, "alice")
+    await world.accounts.pay(await world.command("pay"))
+    await world.pass_time(1800, step=120)
+    first, second = await world.requests()
+    world.payee.settle(second.payment_hash)
+    await world.pass_time(120, step=60)
+    world.payee.settle(first.payment_hash)
+    await world.pass_time(2 * 86400, step=12 * 3600)
+    states = {s.payment_hash: s.state.value for s in await world.settlements()}
+    assert states == {first.payment_hash: "credited", second.payment_hash: "placed"}
+    await check_all(world)
+
+
+async def test_an_unpaid_order_ends_and_commands_answer(engine: MigratableEngine) -> None:
+    world = await a_world(engine)
+    await order(world, "alice")
+    for call in (world.accounts.status, world.accounts.invoices, world.orders.relays):
+        await call(await world.command("read"))
+    await world.orders.stop(await world.command("stop"), "alice", confirmed=False)
+    await world.pass_time(26 * 3600, step=3600)
+    assert [r.state.value for r in await world.relays(ALICE)] == ["ended"]
+    assert [i.status for i in await world.invoices()] == ["void"]
+    await world.reconciler.run_once(world.clock.now())
+
+
+async def test_the_lease_passes_on_with_a_higher_fence(engine: MigratableEngine) -> None:
+    world = await a_world(engine)
+    second = World(engine, world.clock, life=2)
+    if engine.dialect == "postgresql":
+        assert not await second.lease.take()
+        assert not second.lease.is_held()
+    world.clock.advance(31)
+    assert not world.lease.is_held()
+    assert await second.lease.take()
+    assert second.lease.token > world.lease.token
+    assert not await world.lease.renew()
+    await second.lease.release()
+    assert await world.lease.take()
