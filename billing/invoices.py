@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from billing.model import AttemptState, HostedRelay, Invoice, Rail, RelayState
-from billing.store import invoices, payments, tenants
+from billing.store import invoices, ledger, payments, tenants
 from billing.unit import Runtime, Unit
 from billing.views import InvoiceView
 
@@ -26,6 +26,7 @@ async def refresh(rt: Runtime, unit: Unit, tenant: str, view: InvoiceView) -> In
         # Fetched before, stored after a newer answer: what is final does not come back.
         return before
     invoice = await invoices.upsert(unit.tx, tenant, view, now=unit.now)
+    await ledger.post_invoice(unit, tenant, view, before)
     if before is None:
         await _first_sight(unit, invoice)
     elif before.status != invoice.status:

@@ -15,7 +15,7 @@ from billing.payments import (
     after_attempt,
     after_request,
 )
-from billing.store import invoices, payments, tenants
+from billing.store import invoices, ledger, payments, tenants
 from billing.unit import Runtime, Unit
 from wallet.outcome import PayOutcome, Refused, Settled, Unknown
 
@@ -102,6 +102,7 @@ async def _record_settlement(unit: Unit, request: PaymentRequest, reading: Looku
         seen_at=unit.now,
         settled_at=reading.settled_at,
     )
+    await ledger.post_received(unit, request, reading.settled_msat, value_minor)
     await unit.record(
         "money.received",
         tenant=request.tenant,

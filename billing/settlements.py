@@ -16,7 +16,7 @@ from billing.errors import PurserError, StripeMissing, StripeRejected
 from billing.model import Invoice, RelayState, Settlement, SettlementState
 from billing.parallel import by_group
 from billing.ports import StripeGateway
-from billing.store import invoices, operations, payments, tenants
+from billing.store import invoices, ledger, operations, payments, tenants
 from billing.unit import Runtime, Unit
 from billing.views import InvoiceView
 
@@ -190,6 +190,8 @@ class Placer:
             )
             if not placed:
                 return
+            taken_minor = view.amount_paid_off_stripe_minor
+            await ledger.post_placed(unit, money, view.id, taken_minor, credit_minor)
             await unit.record(
                 "money.placed",
                 tenant=money.tenant,
@@ -226,6 +228,7 @@ class Placer:
                 credit_operation_id=None,
                 next_try_at=None,
             )
+            await ledger.post_owed(unit, money)
             await self.rt.alarm(
                 unit,
                 f"liability:{money.payment_hash}",
@@ -276,6 +279,7 @@ class Placer:
                 credit_operation_id=money.credit_operation_id,
                 next_try_at=None,
             )
+            await ledger.post_credited(unit, money)
             await unit.say(
                 f"money:{money.payment_hash}:credit",
                 money.tenant,
