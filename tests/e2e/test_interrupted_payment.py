@@ -90,3 +90,20 @@ async def test_sigkill_between_settlement_and_stripe(
     tenant.connection.release()
     await scene.start()
     await finished_once(scene, tenant)
+
+
+async def test_sigterm_while_stripe_hangs(scene: Scene) -> None:
+    """Money is proven and Stripe does not answer: the stop does not wait for it."""
+    tenant_pays = scene.town.payer
+    tenant_pays.misbehave("pay_invoice", LateReply())
+    scene.town.network.stall_next()
+    tenant = await order_and_ask_wallet(scene)
+    faults = scene.town.stripe.faults
+    faults.add("timeout", method="POST", path="/v1/invoices/", times=3, delay_s=30.0)
+    scene.town.network.release_stalled()
+    await eventually(lambda: faults.hits, "Stripe is being told")
+    await scene.bot.terminate()
+    faults.clear()
+    await scene.start()
+    tenant_pays.release()
+    await finished_once(scene, tenant)
