@@ -173,8 +173,10 @@ class Life:
             if not self.dead:
                 self.world.bug(f"{self.name}/{name}", error)
 
-    def work(self, name: str, run_once: Callable[[int], Awaitable[int]]) -> None:
-        """A worker: runs when woken, as `bot.supervise` does it."""
+    def work(
+        self, name: str, run_once: Callable[[int], Awaitable[int]], is_due: str | None = None
+    ) -> None:
+        """A worker: runs when woken, as `bot.supervise` does it; `is_due` tells idle rounds."""
         wake = self.wakeups.subscribe()
         wake.set()
 
@@ -184,6 +186,8 @@ class Life:
                 # Who wakes first is the world's choice; several wishes are one round.
                 await asyncio.sleep(self.world.rng.random() * 0.4)
                 wake.clear()
+                if is_due is not None and self._is_idle(is_due):
+                    continue
                 await self.point("round")
                 self._count_round(name)
                 self.busy += 1
@@ -194,6 +198,10 @@ class Life:
                     self.busy -= 1
 
         self.spawn(name, loop())
+
+    def _is_idle(self, is_due: str) -> bool:
+        now = self.world.clock.now()
+        return self.world.connection.execute(is_due, {"now": now}).fetchone() is None
 
     def _count_round(self, name: str) -> None:
         now = float(int(self.world.loop.virtual))

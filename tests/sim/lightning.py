@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from wallet.bolt11 import Bolt11
@@ -19,8 +20,10 @@ from wallet.ports import (
 if TYPE_CHECKING:
     from tests.sim.world import SimWorld
 
+PRICE = Decimal(100_000)
+"""USD for one bitcoin."""
 MSAT_PER_MINOR = 10_000
-"""At the simulation's fixed price, 100 000 USD: a cent is 10 sats."""
+"""At this fixed price a cent is 10 sats."""
 MARGIN_S = 300
 """What billing is told of this kind of payee (lnd)."""
 

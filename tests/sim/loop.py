@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import selectors
 from typing import Any
 
@@ -45,3 +46,21 @@ class SimClock:
 
     def billing_now(self) -> int:
         return self.now()
+
+
+class SimIds:
+    """Implements `billing.ports.Ids`: in order, so that a seed names the same things again."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def new(self, prefix: str) -> str:
+        self.count += 1
+        return f"{prefix}_{self.count:06d}"
+
+    def token_bytes(self, count: int) -> bytes:
+        self.count += 1
+        return hashlib.shake_256(str(self.count).encode()).digest(count)
+
+    def uniform(self) -> float:
+        return 0.5

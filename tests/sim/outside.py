@@ -20,7 +20,7 @@ from billing.rates import Rate
 from billing.views import StripeEvent
 from tests.fakes.stripe import FakeStripe
 from tests.fakes.stripe_books import Invoice
-from tests.world import PRICE
+from tests.sim.lightning import PRICE
 
 if TYPE_CHECKING:
     from tests.sim.world import SimWorld

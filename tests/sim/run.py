@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import traceback
 from collections import Counter
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from tests.sim.world import SimWorld, Violation
 
 DRAIN = ((20, 20), (20, 180), (20, 900), (20, 3600), (10, 21600))
 """(steps, seconds): some four days after the last fault."""
+
+
+LONG_HEX = re.compile(r"(?<=[0-9a-f]{8})[0-9a-f]{56}\b")
+"""Keys and hashes are told by their first eight digits."""
 
 
 @dataclass
@@ -54,7 +59,7 @@ async def _run(seed: int, steps: int) -> Result:
             bot.life.die()
         await asyncio.sleep(0)
         await world.bury()
-    trace = [f"{_clock(at)}  {text}" for at, text in world.trace]
+    trace = [f"{_clock(at)}  {LONG_HEX.sub(str(), text)}" for at, text in world.trace]
     return Result(seed, world.violations, world.counts, trace)
 
 

@@ -20,7 +20,7 @@ from billing.views import StripeEvent
 from tests.sim.bot import Bot
 from tests.sim.life import Killed, Life
 from tests.sim.lightning import OutsidePayee
-from tests.sim.loop import SimClock, VirtualLoop
+from tests.sim.loop import SimClock, SimIds, VirtualLoop
 from tests.sim.outside import (
     Network,
     OutsideCourier,
@@ -31,7 +31,6 @@ from tests.sim.outside import (
 )
 from tests.sim.payers import OutsidePayer
 from tests.sim.rules import Rules
-from tests.world import CountingIds
 from wallet.ports import PayReply, Transaction
 from wallet.secp256k1 import xonly_pubkey
 
@@ -81,7 +80,7 @@ class SimWorld:
         self.loop = loop
         self.rng = random.Random(seed)
         self.clock = SimClock(loop)
-        self.ids = CountingIds()
+        self.ids = SimIds()
         self.connection = sqlite3.connect(":memory:", isolation_level=None)
         self.connection.deserialize(template())
         self.connection.execute("PRAGMA foreign_keys=ON")
