@@ -116,11 +116,11 @@ async def test_nonsense_is_refused(tmp_path: Path, line: bytes) -> None:
 async def test_a_file_that_is_no_socket_is_not_touched(tmp_path: Path) -> None:
     socket_path(tmp_path).write_text("mine")
     with pytest.raises(ControlFailed):
-        await ControlServer(socket_path(tmp_path), Recorder()).run()
+        await asyncio.wait_for(ControlServer(socket_path(tmp_path), Recorder()).run(), 5)
     assert socket_path(tmp_path).read_text() == "mine"
 
 
 async def test_too_long_a_path_is_named(tmp_path: Path) -> None:
     path = tmp_path / ("x" * MAX_PATH_BYTES)
     with pytest.raises(ControlFailed, match="107 bytes"):
-        await ControlServer(path, Recorder()).run()
+        await asyncio.wait_for(ControlServer(path, Recorder()).run(), 5)
