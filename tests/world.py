@@ -281,7 +281,7 @@ class World:
 
     def _build(self) -> None:
         rt = self.rt
-        wallets = _Wallets(self)
+        self.wallets = wallets = _Wallets(self)
         if self.wire is not None:
             self.wire.hooks(self.stripe)
         host: Any = self._port(self.host, "relay host", "apply")

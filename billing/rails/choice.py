@@ -21,7 +21,7 @@ from billing.model import (
     Rail,
     RequestState,
 )
-from billing.payments import AUTOMATIC_EXPIRY_S, SHOWN_EXPIRY_S, is_beyond_margin
+from billing.payments import AUTOMATIC_EXPIRY_S, SHOWN_EXPIRY_S, is_beyond_margin, sure_at
 from billing.rails.issue import NotedRequest
 from billing.views import CardProgress, InvoiceView
 
@@ -126,13 +126,9 @@ Step: TypeAlias = Finished | Wait | Adopt | Finalize | TakeOver | Void | TryNwc 
 
 def choose(s: Situation) -> Step:
     """The next step for an invoice that was just re-fetched."""
-    if s.view.status not in ("draft", "open"):
-        if any(a.rail is Rail.CARD and a.state in _LIVE for a in s.attempts):
-            return Wait("its card attempt has no end yet")
-        return Finished(s.view.status)
-    if s.invoice.status not in ("draft", "open"):
-        # Paid while this view was on its way: a newer answer of Stripe's is stored already.
-        return Finished(s.invoice.status)
+    over = _over(s)
+    if over is not None:
+        return over
     if s.unknown:
         if any(request.state is RequestState.OPEN for request in s.requests):
             return Wait("a payment request of another life waits until this one is dead")
@@ -140,8 +136,6 @@ def choose(s: Situation) -> Step:
     blocked = _money_under_way(s)
     if blocked is not None:
         return blocked
-    if s.card == "in_progress":
-        return Wait("Stripe is collecting it by card right now", s.now + CARD_LOOK_S)
     if _is_cards_alone(s):
         return Finished("stays with Stripe: the tenant pays by card only")
     if s.view.status == "draft":
@@ -170,8 +164,19 @@ def wake_at(s: Situation, step: Wait) -> int:
         return step.until
     if any(a.rail is Rail.CARD and a.state in _LIVE for a in s.attempts):
         return s.now + CARD_LOOK_S
-    ends = [r.expires_at + r.margin_s for r in _not_beyond(s) if r.state is RequestState.DEAD]
+    ends = [sure_at(r) for r in _not_beyond(s) if r.state is RequestState.DEAD]
     return max(*ends, s.now) + MARGIN_LOOK_S if ends else s.now + IDLE_S
+
+
+def _over(s: Situation) -> Step | None:
+    if s.view.status not in ("draft", "open"):
+        if any(a.rail is Rail.CARD and a.state in _LIVE for a in s.attempts):
+            return Wait("its card attempt has no end yet")
+        return Finished(s.view.status)
+    if s.invoice.status not in ("draft", "open"):
+        # Paid while this view was on its way: a newer answer of Stripe's is stored already.
+        return Finished(s.invoice.status)
+    return None
 
 
 def _money_under_way(s: Situation) -> Wait | None:
@@ -182,6 +187,8 @@ def _money_under_way(s: Situation) -> Wait | None:
         return Wait("money for it has arrived and is being placed")
     if any(_is_claimed(request) for request in s.requests) and not s.invoice.show_wanted:
         return Wait("the tenant's wallet says that it paid")
+    if s.card == "in_progress":
+        return Wait("Stripe is collecting it by card right now", s.now + CARD_LOOK_S)
     return None
 
 
@@ -204,7 +211,7 @@ def _void(s: Situation) -> Step:
     pending = _not_beyond(s)
     if not pending:
         return Void()
-    until = max(r.expires_at + r.margin_s for r in pending)
+    until = max(sure_at(r) for r in pending)
     return Wait("it is voided once its payment requests are dead", max(until, s.now + 60))
 
 

@@ -224,6 +224,27 @@ async def test_m4_what_a_person_was_shown_never_goes_to_a_wallet(world: World) -
     await check_all(world)
 
 
+async def test_m4_an_automatic_request_that_came_to_be_shown_stays_with_people(
+    world: World,
+) -> None:
+    await world.connect_wallet()
+    slow = iter([61])
+
+    async def slowly(name, arguments):
+        if name == "annotate_invoice":
+            world.clock.advance(next(slow, 0))
+            await world.lease.renew() or await world.lease.take()
+
+    world.stripe.before = slowly
+    await order(world)
+    (request,) = await world.requests()
+    assert (request.purpose, request.shown_at is not None) == ("automatic", True)
+    async with world.rt.unit() as unit:
+        await unit.tx.execute("invoices.reset_nwc_tries", tenant=ALICE, now=unit.now)
+    await world.settle_down()
+    assert world.payer.sent == []
+
+
 # --- M5 -------------------------------------------------------------------------------------------
 
 
@@ -326,7 +347,44 @@ async def test_m6_a_preimage_alone_pays_nothing_and_keeps_other_charges_away(wor
     assert len(world.payer.sent) == 1
 
 
-# --- M1: adopted hashes ---------------------------------------------------------------------------
+# --- M1: noted and adopted hashes -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("behaviour", ["pays", "refuses", "not_sent"])
+async def test_m1_a_hash_stands_at_stripe_and_in_the_store_before_anybody_may_pay_it(
+    world: World, behaviour: str
+) -> None:
+    await world.connect_wallet()
+    world.payer.behaviour = behaviour
+    seen: list[str] = []
+
+    async def must_be_noted(payment_hash: str) -> None:
+        (invoice,) = world.stripe.books.invoices.values()
+        assert any(value.startswith(payment_hash) for value in invoice.metadata.values())
+        (request,) = await world.requests()
+        assert (request.payment_hash, request.bolt11 != "") == (payment_hash, True)
+        assert request.noted_at is not None
+
+    publish, deliver = world.payer.publish_pay, world.courier.deliver
+
+    async def checked_publish(request, *, permit):
+        payment_hash = request.event_json.removeprefix("lnbcrt1")
+        await must_be_noted(payment_hash)
+        (attempt,) = await world.attempts((await world.invoices())[0].id)
+        assert attempt.state is AttemptState.IN_FLIGHT
+        assert attempt.event_json == request.event_json
+        seen.append("sent")
+        return await publish(request, permit=permit)
+
+    async def checked_deliver(key, recipient, kind, facts):
+        if kind == "pay_by_hand":
+            await must_be_noted(str(facts["bolt11"]).removeprefix("lnbcrt1"))
+            seen.append("shown")
+        return await deliver(key, recipient, kind, facts)
+
+    world.payer.publish_pay, world.courier.deliver = checked_publish, checked_deliver
+    await order(world)
+    assert seen == (["sent"] if behaviour == "pays" else ["sent", "shown"])
 
 
 async def test_m1_an_unknown_hash_at_stripe_is_adopted_and_waited_out(world: World) -> None:
