@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from billing.errors import StripeUnavailable
 from billing.model import AttemptState, RelayState
 from billing.payments import PUBLISH_WINDOW_S
 from billing.rails.issue import metadata_of
@@ -222,6 +223,45 @@ async def test_m4_what_a_person_was_shown_never_goes_to_a_wallet(world: World) -
     assert len(world.payer.sent) == 1
     assert world.payer.sent_at[0][1] != request.payment_hash
     await check_all(world)
+
+
+async def test_m4_stripes_own_collection_is_stopped_before_a_wallet_is_asked(world: World) -> None:
+    await renewal(world, "decline")
+    await world.connect_wallet()
+    # The bot sleeps over the renewal: Stripe finalizes by itself, tries the card, and would again.
+    world.clock.advance(33 * 86400)
+    assert await world.lease.take()
+    stopped = []
+
+    async def checked(request, *, permit):
+        newest = list(world.stripe.books.invoices.values())[-1]
+        stopped.append(not newest.auto_advance and newest.next_attempt is None)
+        return await publish(request, permit=permit)
+
+    publish, world.payer.publish_pay = world.payer.publish_pay, checked
+    await world.settle_down()
+    assert world.stripe.books.invoices["in_0002"].attempts == 1
+    assert stopped == [True]
+
+
+async def test_m4_a_card_payment_whose_request_was_lost_keeps_others_away(world: World) -> None:
+    await renewal(world, "ok")
+
+    def lose(name, arguments):
+        if name == "pay_by_card":
+            raise StripeUnavailable("", "lost on the way")
+
+    world.stripe.before = lose
+    await order(world, "second")
+    (_, addition) = await world.invoices()
+    (attempt,) = await world.attempts(addition.id)
+    assert attempt.state is AttemptState.IN_FLIGHT
+    await world.accounts.pay(await world.command("pay"))
+    await world.pass_time(540, step=60)
+    assert len(await world.requests()) == 1
+    assert (await kinds(world))[-1] == "payment_under_way"
+    await world.pass_time(180, step=60)
+    assert (await kinds(world))[-1] == "pay_by_hand"
 
 
 async def test_m4_an_automatic_request_that_came_to_be_shown_stays_with_people(

@@ -100,6 +100,26 @@ async def test_m9_paid_elsewhere_meanwhile_becomes_credit(world: World) -> None:
     assert "credit_added" in await kinds(world)
 
 
+async def test_m9_m10_paid_elsewhere_in_the_middle_is_not_taken_for_ours(world: World) -> None:
+    await order(world)
+    (request,) = await world.requests()
+    (invoice,) = await world.invoices()
+    paid = []
+
+    async def meanwhile(name: str, arguments: Any) -> None:
+        if name == "annotate_invoice" and not paid:
+            paid.append(name)
+            await world.stripe.pay_out_of_band("op_of_the_operator", invoice.id)
+            raise StripeUnavailable("", "lost")
+
+    world.stripe.before = meanwhile
+    world.payee.settle(request.payment_hash)
+    await world.pass_time(300, step=30)
+    assert paid
+    (money,) = await world.settlements()
+    assert (money.state, money.credit_minor) == ("credited", 400)
+
+
 async def test_m9_what_exceeds_the_invoice_becomes_credit(world: World) -> None:
     await order(world)
     (request,) = await world.requests()
