@@ -84,8 +84,12 @@ def test_m2_for_people_expiry_and_one_lookup_suffice() -> None:
     )
     # ... which proves nothing for a wallet: that waits for the margin and a look-up after it.
     assert not is_beyond_margin(dead, now=request.expires_at + 10_000)
-    looked = replace(dead, last_lookup_at=request.expires_at + 300)
-    assert is_beyond_margin(looked, now=request.expires_at + 300)
+    looked = replace(dead, last_lookup_at=request.expires_at + 420, unpaid_since=NOW)
+    assert is_beyond_margin(looked, now=request.expires_at + 420)
+    # A single one at the margin may be stale, and money that our wallet holds may come.
+    assert not is_beyond_margin(looked, now=request.expires_at + 419)
+    held = replace(looked, unpaid_since=None)
+    assert not is_beyond_margin(held, now=request.expires_at + 10_000)
 
 
 def test_m2_not_found_counts_late_twice_and_with_a_control_only() -> None:

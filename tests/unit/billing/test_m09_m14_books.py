@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from billing.errors import StripeUnavailable
-from billing.model import InboxEvent, RelayState
+from billing.model import Activity, InboxEvent, RelayState
 from billing.plans import Catalogue, Plan
 from billing.store import operations
 from tests.books import check_all, check_books
@@ -414,6 +414,8 @@ async def test_m14_events_come_twice_late_and_in_any_order(world: World) -> None
     # And each row once more, as two deliveries that were read together would have it.
     for event in await world.all(InboxEvent, "events.newest", count=100):
         await world.events._handle(event)
+        lines = await world.all(Activity, "activity.of_subject", subject=event.event_id)
+        assert len(lines) == 1, "its effects are committed once"
     await world.settle_down()
     assert (await world.messages()) == before[0]
     writes = {"pay_out_of_band", "create_subscription", "annotate_invoice", "credit_customer"}
