@@ -6,6 +6,7 @@ brings up are the relays on that invoice, by their own state (C8, C29, M12, M13)
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from billing.model import AttemptState, HostedRelay, Invoice, Rail, RelayState
@@ -117,9 +118,13 @@ async def _paid_by(unit: Unit, invoice: Invoice, view: InvoiceView) -> str:
 
 
 async def _bring_up(unit: Unit, invoice: Invoice) -> list[HostedRelay]:
-    """Relays of this invoice that waited for it or that non-payment took."""
+    """Relays of this invoice that waited for it, that non-payment took, or whose order ran out
+    before we heard that it was paid."""
     brought: list[HostedRelay] = []
     for relay in await invoices.relays_of(unit.tx, invoice.id):
+        if await _ran_out_unheard(unit, relay):
+            await tenants.move_relay(unit.tx, relay, RelayState.PENDING_PAYMENT, now=unit.now)
+            relay = replace(relay, state=RelayState.PENDING_PAYMENT)
         if relay.state not in _PAYING_ENDS:
             continue
         if await tenants.move_relay(unit.tx, relay, RelayState.ACTIVE, now=unit.now):
@@ -132,6 +137,16 @@ async def _bring_up(unit: Unit, invoice: Invoice) -> list[HostedRelay]:
                 invoice=invoice.id,
             )
     return brought
+
+
+async def _ran_out_unheard(unit: Unit, relay: HostedRelay) -> bool:
+    """It ended unpaid, nobody asked it to stop, and its name is still free."""
+    return (
+        relay.state is RelayState.ENDED
+        and relay.activated_at is None
+        and relay.stop_requested_at is None
+        and await tenants.living_relay_named(unit.tx, relay.name) is None
+    )
 
 
 def deleted_view(known: Invoice) -> InvoiceView:

@@ -308,15 +308,21 @@ def is_beyond_margin(request: PaymentRequest, *, now: int) -> bool:
     """Ended, and no honest payee takes money for it any more: an automatic rail may start (M4).
 
     A settled one has had its money, and no payee takes it twice. A dead request whose last look-up
-    was before the margin ended has been judged for people only.
+    was before `sure_at` has been judged for people only; one whose last look-up found it held by
+    our wallet (that takes `unpaid_since` away) may have its money any moment.
     """
     if request.state is RequestState.OPEN:
         return False
     if request.state is RequestState.SETTLED:
         return True
-    dies_at = request.expires_at + request.margin_s
-    looked_at = request.last_lookup_at or 0
-    return now >= dies_at and looked_at >= dies_at
+    is_sure = (request.last_lookup_at or 0) >= sure_at(request)
+    return is_sure and now >= sure_at(request) and request.unpaid_since is not None
+
+
+def sure_at(request: PaymentRequest) -> int:
+    """When a look-up that says unpaid speaks of all that could come: the margin is over by the gap
+    that M2 puts between two look-ups, as a single one may be stale."""
+    return request.expires_at + request.margin_s + DEATH_GAP_S
 
 
 # --- when to look ------------------------------------------------------------------------------
@@ -327,6 +333,8 @@ _STEADY_S: Final = 30
 """Then every half minute until expiry: a hand payment is noticed without anyone polling a page."""
 _LATE_S: Final = (3600, 6 * 3600, 86400)
 """After death: an hour, six hours, then daily until the watch ends (M9)."""
+HELD_RETRY_S: Final = 300
+"""Money that our wallet holds for a dead request: it settles or goes back within hours."""
 OUTAGE_RETRY_S: Final = 60
 """Our own wallet did not answer: ask again soon, it blocks money."""
 
@@ -337,7 +345,7 @@ def next_lookup(request: PaymentRequest, reading: LookupReading, *, now: int) ->
     if state is RequestState.SETTLED:
         return None
     if state is RequestState.DEAD:
-        return _next_late_lookup(request, now=now)
+        return _next_late_lookup(request, reading, now=now)
     if reading.seen is RequestSeen.NO_ANSWER:
         return now + OUTAGE_RETRY_S
     if reading.unpaid_since is not None:
@@ -351,12 +359,15 @@ def next_lookup(request: PaymentRequest, reading: LookupReading, *, now: int) ->
     return now + step
 
 
-def _next_late_lookup(request: PaymentRequest, *, now: int) -> int | None:
+def _next_late_lookup(request: PaymentRequest, reading: LookupReading, *, now: int) -> int | None:
     if now >= request.watch_until:
         return None
-    dies_at = request.expires_at + request.margin_s
-    if now < dies_at:
-        return dies_at
+    if now < sure_at(request):
+        return sure_at(request)
+    is_silent = reading.seen is RequestSeen.NO_ANSWER
+    if reading.unpaid_since is None or (is_silent and not is_beyond_margin(request, now=now)):
+        # Held, or not answered yet: until it says unpaid no automatic rail may start.
+        return min(now + HELD_RETRY_S, request.watch_until)
     age_s = now - request.expires_at
     step_s = next((gap for gap in _LATE_S if age_s < gap), _LATE_S[-1])
     return min(now + step_s, request.watch_until)

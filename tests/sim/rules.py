@@ -171,7 +171,9 @@ class Rules:
             self.world.violate("M12", f"relay {relay.name} is up and nothing was paid for it")
         if not relay.active and paid:
             row = self._row(
-                "SELECT stop_requested_at, state FROM hosted_relays WHERE id = ?", relay.relay_id
+                "SELECT stop_requested_at, state, activated_at FROM hosted_relays WHERE id = ?",
+                relay.relay_id,
             )
-            if row is not None and row[0] is None:
+            # One that was never up is judged in the end: its payment may not be known yet.
+            if row is not None and row[0] is None and row[2] is not None:
                 self.world.violate("M13", f"relay {relay.name} is cut off though paid: {row}")
