@@ -51,10 +51,12 @@ class Rail(StrEnum):
 
 
 class ConnectionRole(StrEnum):
-    """Payee: the operator's wallet. Payer: a tenant's."""
+    """Payee: the operator's wallet. Payer: a tenant's. Spender: the operator's second connection,
+    with a budget, for refunds."""
 
     PAYEE = "payee"
     PAYER = "payer"
+    SPENDER = "spender"
 
 
 class ConnectionState(StrEnum):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from billing.model import Connection
+from billing.refund_ports import RefundGateway
 from billing.views import (
     AccountView,
     CardProgress,
@@ -49,7 +50,7 @@ class Ids(Protocol):
         ...
 
 
-class StripeGateway(Protocol):
+class StripeGateway(RefundGateway, Protocol):
     """Stripe as billing sees it: typed views, raw pages, and an operation id on every write (M11).
 
     `operation_id` is the idempotency key *and* goes into the created object's metadata as

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from billing.errors import StripeRejected
 from billing.stripe_calls import CallClass
-from billing.stripe_invoices import StripeInvoices
 from billing.stripe_lists import read
+from billing.stripe_refunds import StripeRefunds
 from billing.stripe_session import OPERATION_KEY, checked_metadata, options_for
 from billing.stripe_views import Raw, customer_view
 from billing.views import AccountView, CustomerView, ItemChange, Prorations, SubscriptionView
@@ -61,7 +61,7 @@ def _item_params(change: ItemChange) -> SubscriptionUpdateParamsItem:
     return {"id": change.item_id, "quantity": change.quantity}
 
 
-class StripeSdkGateway(StripeInvoices):
+class StripeSdkGateway(StripeRefunds):
     """Stripe over HTTPS. Never gives a `StripeObject` away; raises only `billing.errors`."""
 
     # --- account, prices, customers --------------------------------------------------------

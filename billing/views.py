@@ -127,3 +127,46 @@ class EventPage:
 
     events: tuple[StripeEvent, ...]
     more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RefundView:
+    """Money that went back to a card. `status`: pending, requires_action, succeeded, failed,
+    canceled. `customer_id` is that of its payment, where it has one."""
+
+    id: str
+    amount_minor: int
+    currency: str
+    status: str
+    payment_intent_id: str | None
+    customer_id: str | None
+    operation_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CreditNoteView:
+    """A credit note of a finalized invoice; `amount_minor` is the sum of its parts."""
+
+    id: str
+    invoice_id: str
+    customer_id: str
+    amount_minor: int
+    currency: str
+    is_issued: bool
+    operation_id: str | None
+    refund_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DisputeView:
+    """A payment that the cardholder's bank takes back. `status`: needs_response, under_review,
+    won, lost, warning_…; `evidence_due_at`: until when an answer counts."""
+
+    id: str
+    amount_minor: int
+    currency: str
+    status: str
+    reason: str
+    payment_intent_id: str | None
+    customer_id: str | None
+    evidence_due_at: int | None

@@ -76,6 +76,8 @@ class App:
         await self._check_account()
         if parts.core.config.payee.nwc is not None:
             await parts.core.book.configure_payee(parts.core.config.payee.nwc.get_secret_value())
+        spender = parts.core.config.refunds.nwc
+        await parts.core.spender_book.configure(spender.get_secret_value() if spender else None)
         self._inbox_since = await parts.intake.inbound.since()
         self.supervisor.require("inbox relays")
         self.supervisor.add(self._workers())
@@ -151,6 +153,7 @@ class App:
             self._worker("settlements", parts.workers.placer, QUICK_S),
             self._worker("relays", parts.workers.keeper, QUICK_S),
             self._worker("outbox", parts.workers.outbox, QUICK_S),
+            self._worker("refunds", parts.workers.refunds, QUICK_S),
             self._worker("prober", parts.workers.prober, QUICK_S),
             self._worker("idle wallets", parts.core.wallets, 60.0, wakes=False),
             self._worker("readings", self.readings, READINGS_S, wakes=False),
@@ -287,6 +290,7 @@ class App:
         await parts.core.wallets.close()
         await parts.core.pool.close()
         await parts.core.http.aclose()
+        await parts.core.host_http.aclose()
         await parts.core.stripe.close()
         if parts.core.lease.token:
             await parts.core.lease.release()

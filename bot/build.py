@@ -30,9 +30,12 @@ from billing.rails.nwc import NwcRail
 from billing.rate_book import RateBook
 from billing.rate_sources import build_rate_sources
 from billing.reconcile import Reconciler
+from billing.refund_lightning import LightningRefunds
+from billing.refund_worker import RefundWorker
 from billing.relays import RelayKeeper
 from billing.resolver import Resolver
 from billing.settlements import Placer
+from billing.spending import SpenderBook
 from billing.store.engine import MigratableEngine
 from billing.store.vault import Key, KeyRing, Vault
 from billing.stripe_gateway import StripeSdkGateway
@@ -68,9 +71,11 @@ class Core:
     rt: Runtime
     vault: Vault
     http: httpx.AsyncClient
+    host_http: httpx.AsyncClient
     stripe: StripeSdkGateway
     pool: RelayPool
     book: ConnectionBook
+    spender_book: SpenderBook
     wallets: Wallets
     host: HostedRelays
     rates: RateBook
@@ -99,6 +104,7 @@ class Workers:
     outbox: OutboxWorker
     prober: Prober
     reconciler: Reconciler
+    refunds: RefundWorker
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +137,12 @@ def build_stripe(config: Config, ids: SystemIds) -> StripeSdkGateway:
     )
 
 
-def build_host(config: Config, clock: SystemClock) -> HostedRelays:
-    """The configured relay host."""
+def build_host(config: Config, clock: SystemClock, client: httpx.AsyncClient) -> HostedRelays:
+    """The configured relay host; the caller closes the client."""
     keys = config.keys
     master = hashlib.sha256(b"purser/relay-host" + keys.reveal_nsec().encode()).digest()
     tools = relay_hosts.Tools(
-        client=new_client(config.relay_host.timeout_s),
+        client=client,
         authorize=nip98_authorize(keys, clock.now),
         secret_of=derived_secrets(master),
         sandbox=config.sandbox.enabled,
@@ -158,10 +164,12 @@ def build_core(config: Config, engine: MigratableEngine) -> Core:
     rt = Runtime(engine, clock, ids, Wakeups(), lease, config.operator_pubkeys)
     vault = Vault(key_ring(config), ids)
     http = httpx.AsyncClient(timeout=config.rates.timeout_s, follow_redirects=False)
+    host_http = new_client(config.relay_host.timeout_s)
     pool = RelayPool(
         Egress(allow_private=config.sandbox.allow_private), clock, ids, keys=config.keys
     )
     book = ConnectionBook(rt, vault, allow_private=config.sandbox.allow_private)
+    spender_book = SpenderBook(rt, vault, allow_private=config.sandbox.allow_private)
     return Core(
         config=config,
         clock=clock,
@@ -174,9 +182,11 @@ def build_core(config: Config, engine: MigratableEngine) -> Core:
         stripe=build_stripe(config, ids),
         pool=pool,
         book=book,
+        spender_book=spender_book,
         wallets=Wallets(
             rt=rt,
             book=book,
+            spender_book=spender_book,
             witness=Witness(rt),
             clock=clock,
             payee_transport=RelayNwcTransport(pool, clock, ids, trusted=True),
@@ -184,7 +194,8 @@ def build_core(config: Config, engine: MigratableEngine) -> Core:
             network=BECH32_OF_NETWORK[config.payee.network],
             pinned_payee=config.payee.pubkey,
         ),
-        host=build_host(config, clock),
+        host_http=host_http,
+        host=build_host(config, clock, host_http),
         rates=build_rates(config, http, clock),
         catalogue=config.catalogue(),
     )
@@ -249,6 +260,7 @@ def _build_workers(core: Core) -> Workers:
         outbox=OutboxWorker(rt, courier),
         prober=Prober(rt, core.wallets, core.wallets),
         reconciler=Reconciler(rt, stripe),
+        refunds=RefundWorker(rt, stripe, LightningRefunds(rt, core.wallets, core.wallets)),
     )
 
 

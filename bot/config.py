@@ -25,6 +25,7 @@ from bot.config_money import (
     PayeeSection,
     PlanSection,
     RatesSection,
+    RefundsSection,
     StripeSection,
 )
 from bot.config_relayhost import RelayHostSection
@@ -61,6 +62,7 @@ class Config(Section):
     http: HttpSection = Field(default_factory=HttpSection)
     stripe: StripeSection = Field(default_factory=StripeSection)
     payee: PayeeSection = Field(default_factory=PayeeSection)
+    refunds: RefundsSection = Field(default_factory=RefundsSection)
     collection: CollectionSection = Field(default_factory=CollectionSection)
     rates: RatesSection = Field(default_factory=RatesSection)
     dunning: DunningSection = Field(default_factory=DunningSection)

@@ -27,6 +27,7 @@ SECRETS = (
     ("stripe", "api_key", "api_key_file"),
     ("stripe", "webhook_secrets", "webhook_secret_files"),
     ("payee", "nwc", "nwc_file"),
+    ("refunds", "nwc", "nwc_file"),
 )
 
 

@@ -100,6 +100,22 @@ class PayeeSection(Section):
     )
 
 
+class RefundsSection(Section):
+    """[refunds]: a second connection of the operator that can spend, for refunds over Lightning."""
+
+    nwc: SecretStr | None = setting(
+        "A connection that may pay, with a small budget, nostr+walletconnect://…; better in"
+        " nwc_file. Without one, refunds go to the card or the balance only.",
+        None,
+        example="nostr+walletconnect://...",
+    )
+    nwc_file: str | None = setting(
+        "A file with that connection, readable by its owner only.",
+        None,
+        example="secrets/refunds.nwc",
+    )
+
+
 class CollectionSection(Section):
     """[collection]: how an open invoice is collected."""
 

@@ -18,6 +18,7 @@ from bot.config_money import (
     PayeeSection,
     PlanSection,
     RatesSection,
+    RefundsSection,
     StripeSection,
 )
 from bot.config_relayhost import RelayHostSection
@@ -136,6 +137,18 @@ def _payee(payee: PayeeSection, sandbox: SandboxSection) -> Found:
         yield "payee.nwc", f"is no connection. {error} Write nostr+walletconnect://…"
 
 
+def _refunds(refunds: RefundsSection, payee: PayeeSection, sandbox: SandboxSection) -> Found:
+    if refunds.nwc is None:
+        return
+    try:
+        uri = nwc_uri.parse(refunds.nwc.get_secret_value(), allow_private=sandbox.allow_private)
+    except NwcUriError as error:
+        yield "refunds.nwc", f"is no connection. {error} Write nostr+walletconnect://…"
+        return
+    if payee.nwc is not None and uri.to_text() in payee.nwc.get_secret_value():
+        yield "refunds.nwc", "is the payee's connection, which must not pay; make a second one"
+
+
 def _collection(collection: CollectionSection) -> Found:
     if len(set(collection.rails)) < len(collection.rails):
         yield "collection.rails", "names a way twice; name each once"
@@ -243,6 +256,7 @@ RULES: tuple[Rule, ...] = (
     (("stripe", "sandbox"), _stripe),
     (("sandbox", "rates"), _sandbox),
     (("payee", "sandbox"), _payee),
+    (("refunds", "payee", "sandbox"), _refunds),
     (("collection",), _collection),
     (("plans", "stripe", "payee", "collection"), _plans),
     (("rates",), _rates),

@@ -1,6 +1,7 @@
 """NWC clients by stored connection: made on demand, shared, closed when idle.
 
-Implements `billing.ports.Payees`, `billing.ports.Payers` and `billing.resolver.PayeeLookup`.
+Implements `billing.ports.Payees`, `billing.ports.Payers`, `billing.resolver.PayeeLookup`,
+`billing.refund_ports.RefundWallets` and `billing.refund_ports.SpenderLookup`.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from billing.connections import ConnectionBook
 from billing.model import Connection, ConnectionRole
 from billing.payer_replies import Witness
 from billing.ports import Clock
+from billing.spending import SpenderBook
 from billing.unit import Runtime
 from wallet.nwc import NwcPayee, NwcPayer
 from wallet.nwc_replies import Observers
 from wallet.nwc_session import NwcSession
+from wallet.nwc_uri import NwcUri
 from wallet.ports import Encryption, LookupAnswer, NwcTransport
 
 log = structlog.stdlib.get_logger("purser")
@@ -42,6 +45,7 @@ class Wallets:
         *,
         rt: Runtime,
         book: ConnectionBook,
+        spender_book: SpenderBook,
         witness: Witness,
         clock: Clock,
         payee_transport: NwcTransport,
@@ -51,10 +55,13 @@ class Wallets:
     ) -> None:
         self._rt = rt
         self._book = book
+        self._spender_book = spender_book
         self._clock = clock
         self._transports = {
             ConnectionRole.PAYEE: payee_transport,
             ConnectionRole.PAYER: payer_transport,
+            # The operator's own as well, on relays that the operator chose.
+            ConnectionRole.SPENDER: payee_transport,
         }
         self._network = network
         self._pinned_payee = pinned_payee
@@ -77,6 +84,21 @@ class Wallets:
         assert connection.role is ConnectionRole.PAYER
         return NwcPayer(self._session(connection))
 
+    async def spender(self, connection: Connection) -> NwcPayer:
+        """The operator's spending connection, for refunds."""
+        assert connection.role is ConnectionRole.SPENDER
+        return NwcPayer(self._session(connection))
+
+    async def receiver(self, connection: Connection) -> NwcPayee:
+        """A tenant's wallet, asked for a payment request to itself; any node may sign it."""
+        assert connection.role is ConnectionRole.PAYER
+        return NwcPayee(self._session(connection), network=self._network)
+
+    async def lookup_outgoing(self, connection: Connection, payment_hash: str) -> LookupAnswer:
+        """Ask the spending wallet that paid."""
+        payer = await self.spender(connection)
+        return await payer.lookup_outgoing(payment_hash)
+
     async def lookup(self, connection: Connection, payment_hash: str) -> LookupAnswer:
         """Ask the wallet that issued it."""
         payee = await self.payee(connection)
@@ -87,7 +109,7 @@ class Wallets:
         if kept is None:
             session = NwcSession(
                 self._transports[connection.role],
-                self._book.open(connection),
+                self._open(connection),
                 now=self._clock.now,
                 encryption=_encryption(connection.encryption),
                 observers=self._observers,
@@ -96,11 +118,17 @@ class Wallets:
         kept.used_at = self._clock.now()
         return kept.session
 
+    def _open(self, connection: Connection) -> NwcUri:
+        if connection.role is ConnectionRole.SPENDER:
+            return self._spender_book.open(connection)
+        return self._book.open(connection)
+
     async def listen(self) -> None:
         """After a start: hear late answers of everything that may still move money, and the
         payee's notifications."""
         async with self._rt.unit() as unit:
             found = await unit.tx.fetch_all(Connection, "connections.with_open_work")
+            found += await unit.tx.fetch_all(Connection, "refunds.spenders_at_work")
             payee = await unit.tx.fetch_one(Connection, "connections.payee")
         connections = {c.id: c for c in [*found, *([payee] if payee is not None else [])]}
         await asyncio.gather(*(self._session(c).listen() for c in connections.values()))
@@ -109,6 +137,7 @@ class Wallets:
         """Close what nobody has used for a while and nothing hangs on; returns how many."""
         async with self._rt.unit() as unit:
             busy = await unit.tx.fetch_all(Connection, "connections.with_open_work")
+            busy += await unit.tx.fetch_all(Connection, "refunds.spenders_at_work")
             payee = await unit.tx.fetch_one(Connection, "connections.payee")
         keep = {c.id for c in busy} | ({payee.id} if payee is not None else set())
         idle = [

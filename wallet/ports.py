@@ -235,6 +235,17 @@ class Payee(Protocol):
 
 
 @runtime_checkable
+class Receiver(Protocol):
+    """Any wallet that can be asked for a payment request to itself: where a refund goes."""
+
+    async def make_invoice(
+        self, amount_msat: int, description: str, expiry_s: int
+    ) -> MakeInvoiceAnswer:
+        """Decoded and checked: exactly this amount, the right network, a sane expiry (K10)."""
+        ...
+
+
+@runtime_checkable
 class Payer(Protocol):
     """A tenant's wallet. Paying is split: prepare (no I/O), then publish what was stored."""
 

@@ -233,6 +233,28 @@ def _credit_added(f: Facts) -> str:
     )
 
 
+def _refunded(f: Facts) -> str:
+    where = {
+        "lightning": f"{format_sats(int(f['amount_msat'] or 0))} went to your wallet",
+        "card": "your bank shows it on your card within some days",
+        "balance": "it is your credit now and is used for the next invoice",
+    }[str(f["way"])]
+    return f"Given back: {_amount(f)}; {where}. Nothing to do."
+
+
+def _money_back(f: Facts) -> str:
+    if f["how"] == "dispute":
+        return (
+            f"Your bank took back {_amount(f)} that your card had paid. What it paid for may be "
+            "owed again; say status to see."
+        )
+    if f["how"] == "credit":
+        return f"You were given {_amount(f)} of credit; it is used for the next invoice."
+    return (
+        f"{_amount(f)} goes back to your card; your bank shows it within some days. Nothing to do."
+    )
+
+
 TEXTS: Final[Mapping[str, Text]] = {
     "help": _help,
     "unknown_command": _unknown_command,
@@ -286,6 +308,11 @@ TEXTS: Final[Mapping[str, Text]] = {
     "invoice_paid": _invoice_paid,
     "money_moved": _money_moved,
     "credit_added": _credit_added,
+    "refunded": _refunded,
+    "credit_given": lambda f: (
+        f"You were given {_amount(f)} of credit; it is used for the next invoice. Nothing to do."
+    ),
+    "money_back": _money_back,
     "no_tenant": lambda f: "You have no relays yet. Say plans to see what there is.",
     "status": _status,
     "operator_alarm": lambda f: f"Purser needs you: {f['what']}",

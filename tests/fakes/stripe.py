@@ -28,6 +28,7 @@ from tests.fakes.stripe_books import (
     Subscription,
     add_month,
 )
+from tests.fakes.stripe_refunds import FakeRefunds
 
 T = TypeVar("T")
 Hook = Callable[[str, Mapping[str, Any]], "Awaitable[None] | None"]
@@ -41,7 +42,7 @@ def rejected(subject: str, what: str, code: str | None = None) -> StripeRejected
     return StripeRejected(subject, what, status=400, code=code, request_id="req_fake")
 
 
-class FakeStripe:
+class FakeStripe(FakeRefunds):
     """Implements `billing.ports.StripeGateway`; billing time comes from the clock.
 
     `before(name, arguments)` and `after(…)` are called around every call and may raise (a lost
@@ -55,6 +56,7 @@ class FakeStripe:
         self.after: Hook = _nothing
         self.calls: list[tuple[str, Mapping[str, Any]]] = []
         self._done: dict[str, tuple[str, object, Any]] = {}
+        FakeRefunds.__init__(self)
 
     def set_card(self, customer_id: str, card: Card) -> None:
         """Give a customer a default card that behaves like this."""

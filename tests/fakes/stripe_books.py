@@ -189,7 +189,9 @@ class Books:
     def tell(self, kind: str, obj: Customer | Subscription | Invoice) -> None:
         name = type(obj).__name__.lower()
         owner = obj.id if isinstance(obj, Customer) else obj.customer.id
-        body = {"id": obj.id, "object": name, "customer": owner}
+        self.tell_of(kind, {"id": obj.id, "object": name, "customer": owner})
+
+    def tell_of(self, kind: str, body: dict[str, str | None]) -> None:
         event_id = self.new_id("evt")
         raw = {
             "id": event_id,

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
-from bot.sandbox.stripe import card_payments, faults, payment_methods
+from bot.sandbox.stripe import card_payments, disputes, faults, payment_methods
 from bot.sandbox.stripe.errors import Obj, invalid, missing
 
 if TYPE_CHECKING:
@@ -41,14 +41,27 @@ async def handle(stripe: EmbeddedStripe, method: str, path: str, raw: bytes) -> 
             return _settings(stripe, body)
         case "POST", ["cards", card_id]:
             return _card(stripe, card_id, body)
-        case "POST", ["payment_intents", intent_id]:
-            intent = stripe.world.get("payment_intent", intent_id)
-            if body.get("outcome") not in ("succeed", "fail"):
-                raise invalid("outcome must be succeed or fail", param="outcome")
-            card_payments.resolve(stripe.world, intent, succeed=body["outcome"] == "succeed")
-            return {"status": intent["status"]}
+        case "POST", ["payment_intents" | "disputes" as kind, thing_id, *rest]:
+            return _card_payment(stripe, kind, thing_id, rest, body)
         case _:
             raise missing("sandbox route", f"{method} {path}", "path")
+
+
+def _card_payment(
+    stripe: EmbeddedStripe, kind: str, thing_id: str, rest: list[str], body: Obj
+) -> Obj:
+    """The end of a payment in progress; a dispute of a paid one, and its end."""
+    if kind == "disputes":
+        dispute = stripe.world.get("dispute", thing_id)
+        disputes.close_dispute(stripe.world, dispute, str(body.get("status")))
+        return {"status": dispute["status"]}
+    intent = stripe.world.get("payment_intent", thing_id)
+    if rest == ["dispute"]:
+        return {"id": disputes.open_dispute(stripe.world, intent)["id"]}
+    if body.get("outcome") not in ("succeed", "fail"):
+        raise invalid("outcome must be succeed or fail", param="outcome")
+    card_payments.resolve(stripe.world, intent, succeed=body["outcome"] == "succeed")
+    return {"status": intent["status"]}
 
 
 def _json(raw: bytes) -> Obj:

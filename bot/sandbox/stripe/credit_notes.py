@@ -18,7 +18,7 @@ def _view(_world: World, stored: Obj, shown: Obj) -> None:
     "POST",
     "/v1/credit_notes",
     "CreditNoteCreateParams",
-    "amount credit_amount invoice memo metadata out_of_band_amount reason",
+    "amount credit_amount invoice memo metadata out_of_band_amount reason refunds",
 )
 def create(call: Call) -> Obj:
     """On a paid invoice the parts must sum exactly; on an open one it reduces what is due."""
@@ -30,7 +30,9 @@ def create(call: Call) -> Obj:
             param="invoice",
         )
     credit, outside = call.get("credit_amount", 0), call.get("out_of_band_amount", 0)
-    amount = call.get("amount", credit + outside)
+    refunds = _refunds(call)
+    carded = sum(row["amount_refunded"] for row in refunds)
+    amount = call.get("amount", credit + outside + carded)
     already = (
         invoice["pre_payment_credit_notes_amount"] + invoice["post_payment_credit_notes_amount"]
     )
@@ -40,16 +42,17 @@ def create(call: Call) -> Obj:
             param="amount",
         )
     paid = invoice["status"] == "paid"
-    if paid and credit + outside != amount:
+    if paid and credit + outside + carded != amount:
         raise invalid(
             "The sum of refund, credit_amount and out_of_band_amount must equal the credit note "
-            f"amount ({amount}); it is {credit + outside}.",
+            f"amount ({amount}); it is {credit + outside + carded}.",
             param="amount",
         )
-    if not paid and (credit or outside or amount > invoice["amount_remaining"]):
+    if not paid and (credit or outside or carded or amount > invoice["amount_remaining"]):
         raise invalid("An open invoice takes only `amount`, up to what remains.", param="amount")
     metadata = merge_metadata(None, call.get("metadata"))
     note = _note(call, invoice, amount, outside, metadata, paid)
+    note["refunds"] = refunds
     world.add(note)
     if paid and credit:
         customer = world.get("customer", invoice["customer"])
@@ -59,6 +62,25 @@ def create(call: Call) -> Obj:
     _apply(world, invoice, amount, paid)
     world.emit("credit_note.created", note)
     return note
+
+
+def _refunds(call: Call) -> list[Obj]:
+    """Refunds that exist and that no other credit note stands for."""
+    rows = []
+    for row in call.get("refunds", []):
+        refund = call.world.get("refund", row["refund"], "refunds", status=400)
+        taken = [r for n in call.world.table("credit_note").values() for r in n["refunds"]]
+        if any(r["refund"] == refund["id"] for r in taken):
+            raise invalid("This refund is already associated with a credit note.", param="refunds")
+        rows.append(
+            {
+                "refund": refund["id"],
+                "amount_refunded": int(row.get("amount_refunded", refund["amount"])),
+                "payment_record_refund": None,
+                "type": "refund",
+            }
+        )
+    return rows
 
 
 def _note(call: Call, invoice: Obj, amount: int, outside: int, metadata: Obj, paid: bool) -> Obj:

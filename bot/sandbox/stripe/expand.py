@@ -28,6 +28,7 @@ _KINDS = {
     "balance_transactions": "customer_balance_transaction",
     "credit_notes": "credit_note",
     "customers": "customer",
+    "disputes": "dispute",
     "events": "event",
     "invoice_payments": "invoice_payment",
     "invoiceitems": "invoiceitem",
@@ -56,6 +57,7 @@ _TARGETS: dict[str, dict[str, str]] = {
         "customer": "customer",
         "invoice": "invoice",
     },
+    "dispute": {"payment_intent": "payment_intent"},
     "invoice": {
         "confirmation_secret": "",
         "customer": "customer",

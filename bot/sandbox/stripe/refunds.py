@@ -32,7 +32,7 @@ def create(call: Call) -> Obj:
             "object": "refund",
             "amount": amount,
             "balance_transaction": None,
-            "charge": None,
+            "charge": f"ch_{intent['id'].removeprefix('pi_')}",
             "created": world.now(),
             "currency": intent["currency"],
             "customer": intent["customer"],
@@ -56,7 +56,7 @@ def retrieve(call: Call) -> Obj:
     return call.world.get("refund", call.ids["refund"])
 
 
-@operation("GET", "/v1/refunds", "RefundListParams", "created payment_intent", listing=True)
+@operation("GET", "/v1/refunds", "RefundListParams", "charge created payment_intent", listing=True)
 def list_all(call: Call) -> Obj:
     """Newest first."""
     return page(
@@ -65,6 +65,7 @@ def list_all(call: Call) -> Obj:
             r
             for r in call.world.newest("refund")
             if call.get("payment_intent") in (None, r["payment_intent"])
+            and call.get("charge") in (None, r["charge"])
             and within(r["created"], call.get("created"))
         ),
     )

@@ -25,6 +25,7 @@ RESOURCES = [
     "balance",
     "credit_notes",
     "customers",
+    "disputes",
     "events",
     "invoice_payments",
     "invoice_preview",

@@ -49,10 +49,23 @@ CREATE INDEX payment_requests_lookup_due ON payment_requests (next_lookup_at)
 CREATE UNIQUE INDEX payment_requests_one_live ON payment_requests (invoice_id)
     WHERE state = 'open';
 
+CREATE INDEX refunds_due ON refunds (next_try_at) WHERE next_try_at IS NOT NULL;
+
+CREATE UNIQUE INDEX refunds_one_live ON refunds (invoice_id)
+    WHERE state IN ('pending', 'in_flight') AND invoice_id IS NOT NULL;
+
+CREATE UNIQUE INDEX refunds_one_live_credit ON refunds (tenant)
+    WHERE state IN ('pending', 'in_flight') AND invoice_id IS NULL;
+
+CREATE INDEX refunds_tenant ON refunds (tenant);
+
 CREATE INDEX settlements_due ON settlements (next_try_at) WHERE next_try_at IS NOT NULL;
 
 CREATE UNIQUE INDEX settlements_one_target ON settlements (target_invoice_id)
     WHERE target_invoice_id IS NOT NULL;
+
+CREATE UNIQUE INDEX spending_connections_one ON spending_connections (state)
+    WHERE state = 'active';
 
 CREATE INDEX tenants_sync_due ON tenants (sync_due_at) WHERE sync_due_at IS NOT NULL;
 
@@ -298,6 +311,54 @@ CREATE TABLE payment_requests (
     watch_until INTEGER NOT NULL
 ) STRICT;
 
+CREATE TABLE refunds (
+    id TEXT PRIMARY KEY,
+    tenant TEXT NOT NULL REFERENCES tenants (pubkey),
+    invoice_id TEXT,
+    way TEXT NOT NULL CHECK (way IN ('lightning', 'card', 'balance')),
+    amount_minor INTEGER NOT NULL CHECK (amount_minor > 0),
+    currency TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT 'pending'
+        CHECK (state IN ('pending', 'in_flight', 'done', 'failed')),
+    created_at INTEGER NOT NULL,
+    operation_id TEXT NOT NULL UNIQUE,
+    stripe_id TEXT UNIQUE,
+    note_operation_id TEXT UNIQUE,
+    note_id TEXT,
+    noted_at INTEGER,
+    payer_connection_id TEXT REFERENCES connections (id),
+    spender_id TEXT REFERENCES spending_connections (id),
+    -- M3: one pay request per payment hash, ever.
+    payment_hash TEXT UNIQUE,
+    bolt11 TEXT,
+    amount_msat INTEGER,
+    rate TEXT,
+    expires_at INTEGER,
+    event_id TEXT UNIQUE,
+    event_json TEXT,
+    encryption TEXT,
+    expiration INTEGER,
+    fence INTEGER,
+    in_flight_at INTEGER,
+    writes INTEGER NOT NULL DEFAULT 0,
+    relay_url TEXT,
+    outcome TEXT,
+    problem TEXT,
+    preimage TEXT,
+    unpaid_since INTEGER,
+    unpaid_lookups INTEGER NOT NULL DEFAULT 0,
+    tries INTEGER NOT NULL DEFAULT 0,
+    next_try_at INTEGER,
+    escalated_at INTEGER,
+    ended_at INTEGER,
+    -- M1: nothing may be in flight without all that recovery needs.
+    CHECK (way <> 'lightning' OR state IN ('pending', 'failed') OR (payment_hash IS NOT NULL
+        AND bolt11 IS NOT NULL AND event_json IS NOT NULL AND spender_id IS NOT NULL
+        AND expires_at IS NOT NULL)),
+    CHECK (way = 'balance' OR invoice_id IS NOT NULL)
+) STRICT;
+
 CREATE TABLE rejected_deliveries (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     at INTEGER NOT NULL,
@@ -324,6 +385,17 @@ CREATE TABLE settlements (
     settled_at INTEGER NOT NULL,
     next_try_at INTEGER,
     attempts INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE TABLE spending_connections (
+    id TEXT PRIMARY KEY,
+    sealed_uri TEXT NOT NULL,
+    wallet_pubkey TEXT NOT NULL,
+    masked TEXT NOT NULL,
+    encryption TEXT,
+    state TEXT NOT NULL CHECK (state IN ('active', 'replaced')),
+    created_at INTEGER NOT NULL,
+    ended_at INTEGER
 ) STRICT;
 
 CREATE TABLE tenants (
@@ -358,4 +430,10 @@ WHEN OLD.state <> NEW.state AND OLD.state || '>' || NEW.state NOT IN (
     'open>settled', 'open>dead', 'dead>settled'
 )
 BEGIN SELECT RAISE(ABORT, 'illegal transition of a payment request'); END;
+
+CREATE TRIGGER refunds_guard BEFORE UPDATE OF state ON refunds
+WHEN OLD.state <> NEW.state AND OLD.state || '>' || NEW.state NOT IN (
+    'pending>in_flight', 'pending>failed', 'in_flight>done', 'in_flight>failed', 'failed>done'
+)
+BEGIN SELECT RAISE(ABORT, 'illegal transition of a refund'); END;
 

@@ -1,0 +1,271 @@
+"""Opens refunds and credits for an operator: checked against Stripe, stored as an intent (M1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+from billing.errors import NoQuote, PurserError, StripeMissing
+from billing.model import ConnectionState, Invoice, Settlement, SettlementState
+from billing.money import fiat_to_msat, format_fiat
+from billing.ports import Quoter, StripeGateway
+from billing.refund_end import end_refund
+from billing.refunds import (
+    DOUBLE_S,
+    FINAL,
+    Refund,
+    RefundSeen,
+    RefundState,
+    RefundWay,
+    refundable_minor,
+    share_msat,
+    undecided_until,
+)
+from billing.store import invoices, payments, refunds, tenants
+from billing.store.engine import ConstraintViolated
+from billing.unit import Runtime, Unit
+
+MAX_CREDIT_MINOR: Final = 1_000_000
+"""A credit needs no money that came first, so a slip of the finger has a ceiling: 10 000.00."""
+
+
+class RefundRefused(PurserError):
+    """It must not be done, or not now; nothing was sent and nothing is stored."""
+
+
+@dataclass(slots=True)
+class RefundDesk:
+    """What `purser refund` and `purser credit` call; workers of the bot do the rest."""
+
+    rt: Runtime
+    stripe: StripeGateway
+    quoter: Quoter
+
+    async def credit(
+        self, tenant: str, amount_minor: int, currency: str, reason: str, *, again: bool = False
+    ) -> Refund:
+        """Credit on a Stripe balance that belongs to no invoice. Raises `RefundRefused`."""
+        if not 0 < amount_minor <= MAX_CREDIT_MINOR:
+            raise RefundRefused("", f"a credit is 1 to {MAX_CREDIT_MINOR} minor units")
+        async with self.rt.unit() as unit:
+            known = await tenants.get(unit.tx, tenant)
+        if known is None or known.customer_id is None:
+            raise RefundRefused(tenant, "there is no tenant with that key and a Stripe customer")
+        customer = await self.stripe.customer(known.customer_id)
+        if customer.deleted:
+            raise RefundRefused(tenant, f"customer {customer.id} is deleted at Stripe")
+        if customer.currency not in (None, currency):
+            raise RefundRefused(tenant, f"its currency at Stripe is {customer.currency}")
+        return await self._open(
+            tenant, None, RefundWay.BALANCE, amount_minor, currency, reason, again=again
+        )
+
+    async def refund(
+        self,
+        invoice_id: str,
+        amount_minor: int | None,
+        way: RefundWay | None,
+        reason: str,
+        *,
+        again: bool = False,
+    ) -> Refund:
+        """Give back all that is left of a paid invoice, or a part. Raises `RefundRefused`.
+
+        `way` None: as it was paid. Over Lightning the same sats go back that came.
+        """
+        async with self.rt.unit() as unit:
+            invoice = await invoices.get(unit.tx, invoice_id)
+        if invoice is None:
+            raise RefundRefused(invoice_id, "there is no such invoice")
+        left_minor, currency = await self._left(invoice)
+        amount_minor = left_minor if amount_minor is None else amount_minor
+        if left_minor == 0:
+            raise RefundRefused(invoice_id, "nothing of it is left to give back")
+        if not 0 < amount_minor <= left_minor:
+            raise RefundRefused(
+                invoice_id,
+                f"{format_fiat(amount_minor, currency)} is not between nothing and the "
+                f"{format_fiat(left_minor, currency)} that can go back",
+            )
+        chosen = way or _as_paid(invoice)
+        msat, rate = None, None
+        if chosen is RefundWay.LIGHTNING:
+            msat, rate = await self._sats(invoice, amount_minor)
+        return await self._open(
+            invoice.tenant, invoice_id, chosen, amount_minor, currency, reason, msat, rate, again
+        )
+
+    async def decide(self, refund_id: str, *, paid: bool, reason: str) -> Refund:
+        """The operator's word in place of a spending wallet that is gone. Raises `RefundRefused`
+        while it may still be under way."""
+        async with self.rt.unit() as unit:
+            refund = await refunds.get(unit.tx, refund_id)
+            if refund is None:
+                raise RefundRefused(refund_id, "there is no such refund")
+            if refund.state is not RefundState.IN_FLIGHT or refund.way is not RefundWay.LIGHTNING:
+                raise RefundRefused(refund_id, f"it is {refund.state.value}, nothing to decide")
+            wait_s = undecided_until(refund) - unit.now
+            if wait_s > 0 and not paid:
+                raise RefundRefused(
+                    refund_id, f"it may still arrive; ask again in {-(-wait_s // 60)} min"
+                )
+            await unit.record(
+                "operator.refund_decided",
+                tenant=refund.tenant,
+                subject=refund.id,
+                verdict="paid" if paid else "failed",
+                reason=reason,
+            )
+            seen = RefundSeen.PAID if paid else RefundSeen.PROVEN_UNPAID
+            await end_refund(self.rt, unit, refund, seen, outcome="OPERATOR", problem=reason)
+            decided = await refunds.get(unit.tx, refund_id)
+            assert decided is not None
+            return decided
+
+    # --- checks -----------------------------------------------------------------------------------
+
+    async def _left(self, invoice: Invoice) -> tuple[int, str]:
+        try:
+            view = await self.stripe.invoice(invoice.id)
+        except StripeMissing:
+            raise RefundRefused(invoice.id, "Stripe has no such invoice") from None
+        if view.status != "paid":
+            raise RefundRefused(invoice.id, f"it is {view.status}; only what was paid can go back")
+        notes = await self.stripe.credit_notes_of(invoice.id)
+        cards = await self.stripe.refunds_of(invoice.id)
+        async with self.rt.unit() as unit:
+            ours = await refunds.of_invoice(unit.tx, invoice.id)
+        return refundable_minor(view, notes, cards, ours), view.currency
+
+    async def _sats(self, invoice: Invoice, amount_minor: int) -> tuple[int, str]:
+        """What goes back, in whole sats, and at which rate."""
+        async with self.rt.unit() as unit:
+            if await refunds.spender(unit.tx) is None:
+                raise RefundRefused(
+                    invoice.id,
+                    "no spending connection is configured ([refunds] nwc_file); --to balance or "
+                    "card go without",
+                )
+            payer = await tenants.payer_of(unit.tx, invoice.tenant)
+            if payer is None or payer.state is not ConnectionState.ACTIVE:
+                raise RefundRefused(invoice.id, "the tenant has no wallet connected")
+            money = _of_invoice(await payments_of(unit, invoice.tenant), invoice.id)
+            request = None if money is None else await payments.request(unit.tx, money.request_id)
+        if money is not None and request is not None and amount_minor <= money.value_minor:
+            sats = share_msat(amount_minor, money.value_minor, money.amount_msat)
+            rate = request.rate
+        else:
+            try:
+                quote = await self.quoter.quote(invoice.currency)
+            except NoQuote as error:
+                raise RefundRefused(invoice.id, f"no exchange rate now: {error.what}") from error
+            sats = fiat_to_msat(amount_minor, invoice.currency, Decimal(quote.price))
+            rate = str(quote.price)
+        if sats <= 0:
+            raise RefundRefused(invoice.id, "that is less than a sat")
+        return sats, rate
+
+    async def _open(
+        self,
+        tenant: str,
+        invoice_id: str | None,
+        way: RefundWay,
+        amount_minor: int,
+        currency: str,
+        reason: str,
+        amount_msat: int | None = None,
+        rate: str | None = None,
+        again: bool = False,
+    ) -> Refund:
+        refund_id = self.rt.ids.new("ref")
+        try:
+            async with self.rt.unit() as unit:
+                twin = await unit.tx.fetch_one(
+                    Refund,
+                    "refunds.twin",
+                    tenant=tenant,
+                    amount_minor=amount_minor,
+                    invoice_id=invoice_id or "",
+                    since=unit.now - DOUBLE_S,
+                )
+                if twin is not None and not again:
+                    raise RefundRefused(
+                        twin.id, "the same was asked for a moment ago; --again if it is meant"
+                    )
+                await self._require_unchanged(unit, invoice_id, amount_minor)
+                # A balance refund of an invoice is its credit note: one operation is both.
+                has_note = invoice_id is not None and way is not RefundWay.BALANCE
+                await refunds.insert(
+                    unit.tx,
+                    refund_id=refund_id,
+                    tenant=tenant,
+                    invoice_id=invoice_id,
+                    way=way,
+                    amount_minor=amount_minor,
+                    currency=currency,
+                    reason=reason,
+                    operation_id=self.rt.ids.new("op"),
+                    note_operation_id=self.rt.ids.new("op") if has_note else None,
+                    amount_msat=amount_msat,
+                    rate=rate,
+                    now=unit.now,
+                )
+                await unit.record(
+                    "refund.pending",
+                    tenant=tenant,
+                    subject=refund_id,
+                    invoice=invoice_id,
+                    way=way.value,
+                    amount_minor=amount_minor,
+                    currency=currency,
+                    amount_msat=amount_msat,
+                    reason=reason,
+                )
+                opened = await refunds.get(unit.tx, refund_id)
+                assert opened is not None
+                return opened
+        except ConstraintViolated:
+            raise RefundRefused(
+                invoice_id or tenant, "another refund of it is under way: wait for its end"
+            ) from None
+
+    async def _require_unchanged(
+        self, unit: Unit, invoice_id: str | None, amount_minor: int
+    ) -> None:
+        """Between the look at Stripe and this transaction another refund may have ended."""
+        if invoice_id is None:
+            return
+        invoice = await invoices.get(unit.tx, invoice_id)
+        ours = await refunds.of_invoice(unit.tx, invoice_id)
+        assert invoice is not None
+        gone = sum(refund.amount_minor for refund in ours if refund.state is not RefundState.FAILED)
+        if gone + amount_minor > invoice.total_minor:
+            raise RefundRefused(invoice_id, "its refunds would be more than the invoice")
+        if any(refund.state not in FINAL for refund in ours):
+            raise RefundRefused(invoice_id, "another refund of it is under way: wait for its end")
+
+
+async def payments_of(unit: Unit, tenant: str) -> Sequence[Settlement]:
+    """All money of a tenant, oldest first."""
+    return await unit.tx.fetch_all(Settlement, "payments.settlements_of_tenant", tenant=tenant)
+
+
+def _of_invoice(money: Sequence[Settlement], invoice_id: str) -> Settlement | None:
+    """The one settlement that paid it."""
+    return next(
+        (
+            row
+            for row in money
+            if row.target_invoice_id == invoice_id and row.state is SettlementState.PLACED
+        ),
+        None,
+    )
+
+
+def _as_paid(invoice: Invoice) -> RefundWay:
+    """Where it came from; credit goes back to where credit lives."""
+    if invoice.paid_by == "card":
+        return RefundWay.CARD
+    return RefundWay.LIGHTNING if invoice.paid_by in ("nwc", "manual") else RefundWay.BALANCE
