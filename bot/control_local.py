@@ -175,6 +175,7 @@ async def open_operator(config: Config) -> AsyncIterator[Operator]:
             await core.wallets.close()
             await core.pool.close()
             await core.http.aclose()
+            await core.host_http.aclose()
             await core.stripe.close()
             await core.lease.release()
     finally:

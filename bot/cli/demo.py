@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 import tempfile
 import textwrap
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -45,7 +47,7 @@ def demo(
     configure_logs("console", "warning")
     narrator = Narrator(json_lines, svg)
     try:
-        asyncio.run(_play(narrator, stay))
+        asyncio.run(_until_told(_play(narrator, stay)))
     except (StoryDiffers, BotFailed, OSError, TimeoutError) as error:
         fail(f"the demo went differently: {error or type(error).__name__}")
     except KeyboardInterrupt:
@@ -120,6 +122,16 @@ class Narrator:
     def _object(self, value: dict[str, object]) -> None:
         sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
         sys.stdout.flush()
+
+
+async def _until_told(work: Coroutine[Any, Any, None]) -> None:
+    """SIGTERM ends it as Control-C does: the bot's process must not outlive the demo."""
+    playing = asyncio.ensure_future(work)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, playing.cancel)
+    try:
+        await playing
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
 
 
 async def _play(narrator: Narrator, stay: bool) -> None:
