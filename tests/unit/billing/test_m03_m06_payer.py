@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from billing.collection import Collector
 from billing.errors import StripeUnavailable
 from billing.model import AttemptState, RelayState
 from billing.payments import PUBLISH_WINDOW_S
@@ -367,6 +368,27 @@ async def test_m5_an_answer_to_what_a_later_life_wrote_is_an_observation(world: 
     await world.witness.pay_reply(PayReply(attempt.event_id, refusal))
     (attempt,) = await world.attempts(request.invoice_id)
     assert attempt.state == "in_flight"
+
+
+async def test_a_refusal_between_collections_look_and_its_rest_is_not_lost(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.connect_wallet()
+    world.payer.behaviour = "silent"
+    rest = Collector._rest
+    refused = []
+
+    async def refused_meanwhile(self, situation, step):
+        if world.payer.sent and not refused:
+            refused.append(step)
+            refusal = Refused("INSUFFICIENT_BALANCE", "")
+            await world.witness.pay_reply(PayReply(world.payer.sent[0], refusal))
+        return await rest(self, situation, step)
+
+    monkeypatch.setattr(Collector, "_rest", refused_meanwhile)
+    await order(world)
+    assert refused
+    assert (await kinds(world))[-1] == "pay_by_hand"
 
 
 # --- M6 -------------------------------------------------------------------------------------------

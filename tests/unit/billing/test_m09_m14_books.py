@@ -246,6 +246,34 @@ async def test_m11_a_key_that_replays_a_500_is_given_up_for_a_new_one(
     await check_all(world)
 
 
+@pytest.mark.parametrize(
+    "call", ["create_customer", "create_subscription", "create_pending_invoice"]
+)
+async def test_m11_what_was_made_though_its_answer_is_always_lost_is_found(
+    world: World, call: str
+) -> None:
+    cursed: set[str] = set()
+
+    def lose(name: str, arguments: Any) -> None:
+        key = str(arguments.get("operation_id"))
+        if name == call and (key in cursed or not cursed):
+            cursed.add(key)
+            raise StripeUnavailable("", "the answer is lost")
+
+    world.stripe.after = lose
+    await world.connect_wallet()
+    await order(world)
+    await world.pass_time(1200, step=60)
+    await order(world, "second")
+    await world.pass_time(1200, step=60)
+    assert cursed
+    assert await states(world) == {"alice": "active", "second": "active"}
+    assert len(world.stripe.books.customers) == 1
+    assert len(world.stripe.books.subscriptions) == 1
+    assert len(world.stripe.books.invoices) == 2
+    await check_all(world)
+
+
 async def test_m11_an_operation_is_one_until_it_ends_or_its_key_is_past_use(world: World) -> None:
     async with world.rt.unit() as unit:
         first = await operations.begin(unit.tx, world.rt, "finalize", "in_1")
