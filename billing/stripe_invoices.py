@@ -11,8 +11,15 @@ from billing.errors import StripeMissing, StripeRejected
 from billing.stripe_calls import CallClass
 from billing.stripe_lists import read
 from billing.stripe_session import OPERATION_KEY, StripeSession, checked_metadata, options_for
-from billing.stripe_views import Raw, id_of, intent_progress, invoice_view, strongest
-from billing.views import CardProgress, EventPage, InvoiceView
+from billing.stripe_views import (
+    Raw,
+    customer_view,
+    id_of,
+    intent_progress,
+    invoice_view,
+    strongest,
+)
+from billing.views import CardProgress, CustomerView, EventPage, InvoiceView
 
 if TYPE_CHECKING:
     from stripe.params import InvoiceCreateParams, InvoiceUpdateParams
@@ -165,6 +172,18 @@ class StripeInvoices(StripeSession):
             async for raw in self._lists.each(path, CallClass.SWEEP, status=status):
                 found[raw["id"]] = raw
         return [read(path, invoice_view, raw) for raw in found.values()]
+
+    async def all_invoices(self) -> Sequence[InvoiceView]:
+        """See `billing.audit.StripeBooks`: one request for every 100."""
+        path = "/v1/invoices"
+        rows = self._lists.each(path, CallClass.SWEEP)
+        return [read(path, invoice_view, raw) async for raw in rows]
+
+    async def all_customers(self) -> Sequence[CustomerView]:
+        """See `billing.audit.StripeBooks`."""
+        path = "/v1/customers"
+        rows = self._lists.each(path, CallClass.SWEEP)
+        return [read(path, customer_view, raw) async for raw in rows]
 
     async def events_after(self, cursor: str | None, since: int) -> EventPage:
         """See `StripeLists.events_after`; a cursor older than Stripe's 30 days is refused."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from billing import ledger
 from billing.ledger import Account, Balances, Entry, LedgerRow, RefundWay
@@ -11,12 +12,16 @@ from billing.store.engine import Tx
 from billing.unit import Unit
 from billing.views import InvoiceView
 
+Grouping: TypeAlias = Literal[
+    "ledger.sums", "ledger.by_invoice", "ledger.by_payment_hash", "ledger.out_of_band"
+]
+
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """One side of one account: `amount` is what was moved, always above zero."""
+    """One side of one account, of a tenant, an invoice or a payment hash."""
 
-    tenant: str
+    subject: str
     account: Account
     unit: str
     side: str
@@ -137,10 +142,10 @@ async def rows(tx: Tx, *, since: int = 0, until: int = 1 << 62) -> list[LedgerRo
     return await tx.fetch_all(LedgerRow, "ledger.between", since=since, until=until)
 
 
-async def by_tenant(tx: Tx) -> dict[str, Balances]:
-    """The whole ledger, summed by the database."""
+async def sums(tx: Tx, statement: Grouping) -> dict[str, Balances]:
+    """The ledger summed by the database: by tenant, invoice or payment hash."""
     made: dict[str, Balances] = {}
-    for row in await tx.fetch_all(Sum, "ledger.sums"):
+    for row in await tx.fetch_all(Sum, statement):
         amount = row.amount if row.side == "debit" else -row.amount
-        made.setdefault(row.tenant, Balances()).add((row.account, row.unit), amount)
+        made.setdefault(row.subject, Balances()).add((row.account, row.unit), amount)
     return made

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import httpx
 import pytest
 
+from billing.audit import StripeBooks
 from billing.errors import CardDeclined, StripeMissing, StripeRejected, StripeUnavailable
 from billing.ports import StripeGateway
 from billing.stripe_gateway import StripeSdkGateway
@@ -21,10 +22,14 @@ DAY_S = 86400
 PUBKEY = "ab" * 32
 
 
+class AuditedGateway(StripeGateway, StripeBooks, Protocol):
+    """What both adapters offer."""
+
+
 class Stage(Protocol):
     """A gateway, and what a person or the passing of time does at Stripe."""
 
-    gateway: StripeGateway
+    gateway: AuditedGateway
 
     async def advance(self, seconds: int) -> None: ...
 
@@ -37,7 +42,7 @@ class FakeStage:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.fake = FakeStripe(self.clock)
-        self.gateway: StripeGateway = self.fake
+        self.gateway: AuditedGateway = self.fake
 
     async def advance(self, seconds: int) -> None:
         self.clock.advance(seconds)
@@ -52,7 +57,7 @@ class FakeStage:
 class EmbeddedStage:
     def __init__(self, stripe: EmbeddedStripe, gateway: StripeSdkGateway) -> None:
         self.stripe = stripe
-        self.gateway: StripeGateway = gateway
+        self.gateway: AuditedGateway = gateway
 
     async def advance(self, seconds: int) -> None:
         await self.stripe.advance(seconds)
@@ -574,3 +579,21 @@ async def test_a_proxys_page_is_unavailable(
     stripe.faults.add(kind="html_error")
     with pytest.raises(StripeUnavailable):
         await gateway.account()
+
+
+# --- everything, for an audit -------------------------------------------------------------------
+
+
+async def test_all_invoices_and_customers_are_listed_whatever_their_state(stage: Stage) -> None:
+    sub = await running(stage)
+    drafted = await renewal(stage, sub)
+    await customer_id(stage, "cd" * 32)
+    invoices = await stage.gateway.all_invoices()
+    assert [(i.id, i.status) for i in invoices] == [
+        (drafted.id, "draft"),
+        (invoices[-1].id, "paid"),
+    ]
+    assert invoices[-1].amount_paid_off_stripe_minor == 400
+    customers = await stage.gateway.all_customers()
+    assert [c.metadata["purser_pubkey"] for c in customers] == ["cd" * 32, PUBKEY]
+    assert customers[-1].id == sub.customer_id

@@ -466,6 +466,24 @@ class FakeStripe(FakeRefunds):
             ],
         )
 
+    async def all_invoices(self) -> Sequence[InvoiceView]:
+        return await self._call(
+            "all_invoices",
+            {},
+            lambda: [invoice.view() for invoice in reversed(self.books.invoices.values())],
+        )
+
+    async def all_customers(self) -> Sequence[CustomerView]:
+        return await self._call(
+            "all_customers",
+            {},
+            lambda: [
+                customer.view()
+                for customer in reversed(self.books.customers.values())
+                if not customer.deleted
+            ],
+        )
+
     async def events_after(self, cursor: str | None, since: int) -> EventPage:
         def body() -> EventPage:
             events = self.books.events

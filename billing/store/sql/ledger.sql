@@ -21,8 +21,36 @@ SELECT * FROM ledger WHERE billing_at >= :since AND billing_at < :until ORDER BY
 
 -- name: sums
 -- Both sides of every account by tenant.
-SELECT tenant, debit AS account, unit, 'debit' AS side, SUM(amount) AS amount
+SELECT tenant AS subject, debit AS account, unit, 'debit' AS side, SUM(amount) AS amount
 FROM ledger GROUP BY tenant, debit, unit
 UNION ALL
-SELECT tenant, credit AS account, unit, 'credit' AS side, SUM(amount) AS amount
+SELECT tenant AS subject, credit AS account, unit, 'credit' AS side, SUM(amount) AS amount
 FROM ledger GROUP BY tenant, credit, unit
+
+-- name: by_invoice
+-- What invoices' own changes booked, by invoice.
+SELECT invoice_id AS subject, debit AS account, unit, 'debit' AS side, SUM(amount) AS amount
+FROM ledger WHERE entry LIKE 'invoice:%' GROUP BY invoice_id, debit, unit
+UNION ALL
+SELECT invoice_id AS subject, credit AS account, unit, 'credit' AS side, SUM(amount) AS amount
+FROM ledger WHERE entry LIKE 'invoice:%' GROUP BY invoice_id, credit, unit
+
+-- name: by_payment_hash
+-- What money that came over Lightning booked, by payment hash.
+SELECT payment_hash AS subject, debit AS account, unit, 'debit' AS side, SUM(amount) AS amount
+FROM ledger WHERE entry LIKE 'money:%' GROUP BY payment_hash, debit, unit
+UNION ALL
+SELECT payment_hash AS subject, credit AS account, unit, 'credit' AS side, SUM(amount) AS amount
+FROM ledger WHERE entry LIKE 'money:%' GROUP BY payment_hash, credit, unit
+
+-- name: out_of_band
+-- Invoices marked paid off Stripe that no money of ours backs; above zero: too little came.
+SELECT invoice_id AS subject, 'out_of_band' AS account, unit, 'debit' AS side,
+    SUM(CASE WHEN debit = 'out_of_band' THEN amount ELSE -amount END) AS amount
+FROM ledger WHERE debit = 'out_of_band' OR credit = 'out_of_band'
+GROUP BY invoice_id, unit
+HAVING SUM(CASE WHEN debit = 'out_of_band' THEN amount ELSE -amount END) <> 0
+
+-- name: settlements
+-- All money that came over Lightning.
+SELECT * FROM settlements ORDER BY seen_at, payment_hash

@@ -1,0 +1,280 @@
+"""Compares ledger, store, Stripe and the operator's wallet, and names each difference.
+
+Pure: four pictures in, differences out. A difference says where to look; it moves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from billing.ledger import MSAT, Account, Balances, invoice_position
+from billing.model import Invoice, PaymentRequest, RequestState, Settlement, SettlementState, Tenant
+from billing.money import format_fiat, format_sats
+from billing.rails.issue import noted_in
+from billing.views import CustomerView, InvoiceView
+from wallet.ports import Transaction
+
+PAID_BY_KEY: Final = "purser_paid_by"
+"""As `billing.invoices` writes it."""
+PUBKEY_KEY: Final = "purser_pubkey"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """`what` is a word for programs; `subject` the id it is about; `text` says it to people."""
+
+    what: str
+    subject: str
+    tenant: str | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSide:
+    """The database in one transaction; the ledger as sums."""
+
+    tenants: Sequence[Tenant]
+    invoices: Sequence[Invoice]
+    requests: Sequence[PaymentRequest]
+    settlements: Sequence[Settlement]
+    by_tenant: Mapping[str, Balances]
+    by_invoice: Mapping[str, Balances]
+    by_hash: Mapping[str, Balances]
+    out_of_band: Mapping[str, Balances]
+
+
+@dataclass(frozen=True, slots=True)
+class StripeSide:
+    """Every invoice and customer of the account."""
+
+    invoices: Sequence[InvoiceView]
+    customers: Sequence[CustomerView]
+
+
+@dataclass(frozen=True, slots=True)
+class WalletSide:
+    """What the operator's wallet says. `asked`: the hashes it was asked about; None: it gave a
+    list of everything, of the requests in `ours`. `why_not`: it could not be compared."""
+
+    received: Mapping[str, Transaction] = field(default_factory=dict)
+    asked: frozenset[str] | None = None
+    ours: frozenset[str] = frozenset()
+    why_not: str | None = None
+
+
+def compare(store: StoreSide, stripe: StripeSide, wallet: WalletSide) -> list[Difference]:
+    """Everything that does not agree, by tenant and subject."""
+    found = [
+        *_invoices(store, stripe),
+        *_customers(store, stripe),
+        *_out_of_band(store, stripe),
+        *_money(store),
+        *_wallet(store, wallet),
+        *_sums(store, stripe),
+    ]
+    return sorted(found, key=lambda row: (row.tenant or "", row.subject, row.what))
+
+
+# --- Stripe -------------------------------------------------------------------------------------
+
+
+def _invoices(store: StoreSide, stripe: StripeSide) -> Iterator[Difference]:
+    known = {invoice.id: invoice for invoice in store.invoices}
+    owners = _owners(store, stripe)
+    hashes = {request.payment_hash for request in store.requests}
+    for view in stripe.invoices:
+        mine = known.pop(view.id, None)
+        tenant = owners.get(view.customer_id) if mine is None else mine.tenant
+        if tenant is None:
+            continue
+        if mine is None:
+            if view.status != "draft":
+                text = f"Stripe has invoice {view.id} ({_shape(view)}); the store does not know it"
+                yield Difference("invoice_unknown", view.id, tenant, text)
+            continue
+        if (mine.status, mine.amount_remaining_minor) != (view.status, view.amount_remaining_minor):
+            left = format_fiat(mine.amount_remaining_minor, mine.currency)
+            text = f"Stripe says {_shape(view)}; the store says {mine.status}, {left} left"
+            yield Difference("invoice_stale", view.id, tenant, text)
+        booked = store.by_invoice.get(view.id, Balances())
+        wanted = invoice_position(view)
+        if booked.of != wanted.of:
+            text = f"by Stripe the books should hold {_told(wanted)}; they hold {_told(booked)}"
+            yield Difference("invoice_books", view.id, tenant, text)
+        for noted in noted_in(view.metadata):
+            if noted.payment_hash not in hashes:
+                text = (
+                    f"Stripe's invoice names the payment hash {noted.payment_hash} over "
+                    f"{format_sats(noted.amount_msat)}; the store does not know it"
+                )
+                yield Difference("hash_unknown", view.id, tenant, text)
+    for lost in known.values():
+        if lost.status != "deleted":
+            text = f"the store has it as {lost.status}; Stripe does not list it"
+            yield Difference("invoice_missing", lost.id, lost.tenant, text)
+
+
+def _owners(store: StoreSide, stripe: StripeSide) -> dict[str, str]:
+    """Customer id -> tenant: by the store, else by the key in the customer's metadata."""
+    owners = {c.id: c.metadata[PUBKEY_KEY] for c in stripe.customers if PUBKEY_KEY in c.metadata}
+    return owners | {t.customer_id: t.pubkey for t in store.tenants if t.customer_id is not None}
+
+
+def _customers(store: StoreSide, stripe: StripeSide) -> Iterator[Difference]:
+    listed = {customer.id: customer for customer in stripe.customers}
+    for tenant in store.tenants:
+        booked = {
+            unit: amount
+            for (account, unit), amount in store.by_tenant.get(tenant.pubkey, Balances()).of.items()
+            if account is Account.CREDIT
+        }
+        customer = listed.pop(tenant.customer_id or "", None)
+        there: dict[str, int] = {}
+        if customer is not None and customer.balance_minor:
+            there = {customer.currency or "": customer.balance_minor}
+        if booked != there:
+            subject = tenant.customer_id or tenant.pubkey
+            text = (
+                f"customer balance: Stripe has {_credit(there)}, the books have {_credit(booked)}"
+            )
+            yield Difference("customer_balance", subject, tenant.pubkey, text)
+    stored = {tenant.pubkey: tenant.customer_id for tenant in store.tenants}
+    for other in listed.values():
+        pubkey = other.metadata.get(PUBKEY_KEY)
+        if pubkey in stored:
+            text = (
+                f"a customer at Stripe carries this tenant's key, but theirs is {stored[pubkey]}: "
+                f"its balance is {_credit({other.currency or '': other.balance_minor})}"
+            )
+            yield Difference("customer_twice", other.id, pubkey, text)
+
+
+def _out_of_band(store: StoreSide, stripe: StripeSide) -> Iterator[Difference]:
+    """M10: what we marked as paid must be backed by money. Without our mark, somebody marked it in
+    the Dashboard: their word, and no difference."""
+    views = {view.id: view for view in stripe.invoices}
+    tenants = {invoice.id: invoice.tenant for invoice in store.invoices}
+    for invoice_id, held in store.out_of_band.items():
+        view = views.get(invoice_id)
+        mark = None if view is None else view.metadata.get(PAID_BY_KEY)
+        short = any(amount > 0 for amount in held.of.values())
+        if short and not mark:
+            continue
+        text = (
+            f"Purser marked it paid (payment hash {mark or 'unknown'}), and the money booked for "
+            f"it differs by {_told(held)}"
+        )
+        yield Difference("paid_without_money", invoice_id, tenants.get(invoice_id), text)
+
+
+# --- money --------------------------------------------------------------------------------------
+
+
+def _money(store: StoreSide) -> Iterator[Difference]:
+    requests = {request.payment_hash: request for request in store.requests}
+    moneys = {money.payment_hash: money for money in store.settlements}
+    for money in moneys.values():
+        booked = store.by_hash.get(money.payment_hash, Balances())
+        wallet_msat = booked.get(Account.PAYEE_WALLET, MSAT)
+        if wallet_msat != money.amount_msat:
+            text = (
+                f"{format_sats(money.amount_msat)} are stored as received, "
+                f"{format_sats(wallet_msat)} are booked"
+            )
+            yield Difference("money_books", money.payment_hash, money.tenant, text)
+        waiting = -booked.get(Account.UNPLACED, money.currency)
+        if waiting != _waiting(money):
+            text = (
+                f"{format_fiat(_waiting(money), money.currency)} of it have no home yet by its "
+                f"state ({money.state.value}), {format_fiat(waiting, money.currency)} by the books"
+            )
+            yield Difference("money_unplaced", money.payment_hash, money.tenant, text)
+    for payment_hash, request in requests.items():
+        if request.state is RequestState.SETTLED and payment_hash not in moneys:
+            text = f"payment request {request.id} is settled, and no money is stored for it"
+            yield Difference("money_lost", payment_hash, request.tenant, text)
+    for payment_hash in store.by_hash.keys() - moneys.keys():
+        text = "booked, and no money is stored for it"
+        yield Difference("money_books", payment_hash, None, text)
+
+
+def _waiting(money: Settlement) -> int:
+    """In minor units: received and not yet where it belongs."""
+    if money.state is SettlementState.RECEIVED:
+        return money.value_minor
+    return 0 if money.next_try_at is None else money.credit_minor
+
+
+def _wallet(store: StoreSide, wallet: WalletSide) -> Iterator[Difference]:
+    if wallet.why_not is not None:
+        return
+    requests = {request.payment_hash: request for request in store.requests}
+    moneys = {money.payment_hash: money for money in store.settlements}
+    asked = wallet.ours if wallet.asked is None else wallet.asked
+    for payment_hash, told in wallet.received.items():
+        request = requests.get(payment_hash)
+        if request is not None and payment_hash not in moneys:
+            text = (
+                f"the wallet received {format_sats(told.amount_msat or 0)} for payment request "
+                f"{request.id} of invoice {request.invoice_id}; none of it is booked"
+            )
+            yield Difference("wallet_has_more", payment_hash, request.tenant, text)
+    for payment_hash, money in moneys.items():
+        if payment_hash not in asked:
+            continue
+        told_by = wallet.received.get(payment_hash)
+        if told_by is None:
+            text = f"{format_sats(money.amount_msat)} are booked; the wallet does not show them"
+            yield Difference("wallet_has_less", payment_hash, money.tenant, text)
+        elif told_by.amount_msat not in (None, money.amount_msat):
+            text = (
+                f"{format_sats(money.amount_msat)} are booked; the wallet says "
+                f"{format_sats(told_by.amount_msat or 0)}"
+            )
+            yield Difference("wallet_amount", payment_hash, money.tenant, text)
+
+
+def _sums(store: StoreSide, stripe: StripeSide) -> Iterator[Difference]:
+    """What no single thing shows: entries about something that is nowhere else."""
+    owners, booked, there = _owners(store, stripe), Balances(), Balances()
+    for sums in store.by_tenant.values():
+        for (account, unit), amount in sums.of.items():
+            if account in (Account.RECEIVABLE, Account.PAYEE_WALLET):
+                booked.add((account, unit), amount)
+    for view in stripe.invoices:
+        if view.status == "open" and view.customer_id in owners:
+            there.add((Account.RECEIVABLE, view.currency), view.amount_remaining_minor)
+    for money in store.settlements:
+        there.add((Account.PAYEE_WALLET, MSAT), money.amount_msat)
+    for place in sorted(booked.of.keys() | there.of.keys()):
+        ours, theirs = booked.get(*place), there.get(*place)
+        if ours != theirs:
+            text = (
+                f"in sum the books have {_amount(place[1], ours)}, {_amount(place[1], theirs)} is"
+            )
+            yield Difference("sum", f"{place[0].value}:{place[1]}", None, f"{text} there")
+
+
+# --- words --------------------------------------------------------------------------------------
+
+
+def _shape(view: InvoiceView) -> str:
+    return f"{view.status}, {format_fiat(view.amount_remaining_minor, view.currency)} left"
+
+
+def _amount(unit: str, amount: int) -> str:
+    return format_sats(amount) if unit == MSAT else format_fiat(amount, unit)
+
+
+def _told(held: Balances) -> str:
+    rows = sorted(held.of.items())
+    parts = [f"{account.value} {_amount(unit, amount)}" for (account, unit), amount in rows]
+    return ", ".join(parts) or "nothing"
+
+
+def _credit(balance: Mapping[str, int]) -> str:
+    """Stripe's sign turned round: what the customer has."""
+    parts = [format_fiat(-amount, unit) for unit, amount in sorted(balance.items()) if unit]
+    return ", ".join(parts) or "none"

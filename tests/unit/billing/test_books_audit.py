@@ -1,0 +1,384 @@
+"""The books: every change of money is in the ledger (C20), and an audit names what disagrees."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from billing.audit import Auditor, Report
+from billing.ledger import MSAT, Account, LedgerRow
+from billing.store import ledger
+from tests import engines
+from tests.fakes.stripe_books import Invoice
+from tests.unit.billing.conftest import MakeWorld
+from tests.world import ALICE, StubPayee, World
+from wallet.ports import Transaction, Unreachable
+
+BOB = "b0" * 32
+
+
+class ListingPayee:
+    """The world's payee, with a list of transactions."""
+
+    def __init__(self, payee: StubPayee) -> None:
+        self.payee = payee
+        self.foreign: list[Transaction] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.payee, name)
+
+    async def list_incoming(self, since: int) -> list[Transaction] | Unreachable:
+        if self.payee.down:
+            return Unreachable("silent")
+        told = [await self.payee.lookup_invoice(h) for h in self.payee.invoices]
+        return [t for t in told if isinstance(t, Transaction) and t.is_incoming_settled] + [
+            *self.foreign
+        ]
+
+
+async def audit(world: World, payee: Any = None) -> Report:
+    return await Auditor(world.engine, world.stripe, payee or ListingPayee(world.payee)).audit()
+
+
+async def found(world: World, payee: Any = None) -> list[tuple[str, str]]:
+    return [(row.what, row.subject) for row in (await audit(world, payee)).differences]
+
+
+async def order(world: World, name: str = "alice", tenant: str = ALICE) -> None:
+    await world.orders.new(await world.command("new", tenant), name, "basic")
+    await world.settle_down()
+
+
+async def paid(world: World) -> World:
+    await world.connect_wallet()
+    await order(world)
+    await world.pass_time(10, step=2)
+    return world
+
+
+async def late_money(world: World) -> None:
+    """One invoice, two payments: the second is credit."""
+    await world.connect_wallet()
+    world.payer.behaviour = "silent"
+    await order(world)
+    await world.pass_time(1800, step=60)
+    first, second = await world.requests()
+    world.payee.settle(second.payment_hash)
+    await world.pass_time(120, step=30)
+    world.payee.settle(first.payment_hash)
+    await world.pass_time(2 * 86400, step=7200)
+
+
+async def by_hand(world: World) -> None:
+    await order(world)
+    (request,) = await world.requests()
+    await world.pass_time(600, step=30)
+    world.payee.settle(request.payment_hash)
+    await world.pass_time(60, step=30)
+
+
+async def refused(world: World) -> None:
+    await world.connect_wallet()
+    world.payer.behaviour = "refuses"
+    await order(world)
+    (request,) = await world.requests()
+    world.payee.settle(request.payment_hash)
+    await world.pass_time(60, step=10)
+
+
+async def never_paid(world: World) -> None:
+    await order(world)
+    await world.pass_time(26 * 3600, step=1800)
+
+
+async def months(world: World) -> None:
+    await world.connect_wallet()
+    await order(world)
+    await world.pass_time(65 * 86400, step=6 * 3600)
+
+
+async def credit_is_spent(world: World) -> None:
+    """The credit of late money pays the renewal."""
+    await late_money(world)
+    await world.pass_time(35 * 86400, step=6 * 3600)
+
+
+async def by_card(world: World) -> None:
+    await order(world)
+    (customer,) = world.stripe.books.customers
+    world.stripe.set_card(customer, "ok")
+    world.payer.behaviour = "silent"
+    await world.pass_time(33 * 86400, step=6 * 3600)
+
+
+async def two_tenants(world: World) -> None:
+    await paid(world)
+    await order(world, "bobs", BOB)
+
+
+STORIES: tuple[Callable[[World], Awaitable[object]], ...] = (
+    paid,
+    by_hand,
+    refused,
+    late_money,
+    never_paid,
+    months,
+    credit_is_spent,
+    by_card,
+    two_tenants,
+)
+
+
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
+async def test_c20_after_each_story_books_stripe_and_wallet_agree(
+    make_world: MakeWorld, story: Callable[[World], Awaitable[object]]
+) -> None:
+    world = await make_world()
+    await story(world)
+    report = await audit(world)
+    assert report.differences == ()
+    await rest_of_the_books(world, report)
+
+
+async def rest_of_the_books(world: World, report: Report) -> None:
+    """Beside the auditor: what the outside world has, by hand."""
+    total: dict[tuple[Account, str], int] = {}
+    for held in report.sums.values():
+        for place, amount in held.of.items():
+            total[place] = total.get(place, 0) + amount
+    for unit in {unit for _, unit in total}:
+        assert sum(amount for (_, u), amount in total.items() if u == unit) == 0
+    settled = [i for i in world.payee.invoices.values() if i.state == "settled"]
+    assert total.get((Account.PAYEE_WALLET, MSAT), 0) == sum(i.bolt11.amount_msat for i in settled)
+    there = world.stripe.books
+    assert total.get((Account.CREDIT, "usd"), 0) == sum(
+        c.balance_minor for c in there.customers.values()
+    )
+    open_ones = [i for i in there.invoices.values() if i.status == "open"]
+    assert total.get((Account.RECEIVABLE, "usd"), 0) == sum(i.remaining for i in open_ones)
+    final = [i for i in there.invoices.values() if i.status in ("open", "paid")]
+    assert total.get((Account.REVENUE, "usd"), 0) == -sum(i.total for i in final)
+    cards = sum(i.paid - i.off_stripe for i in final)
+    assert total.get((Account.CARD, "usd"), 0) == cards
+    assert total.get((Account.OUT_OF_BAND, "usd"), 0) == 0
+    assert total.get((Account.UNPLACED, "usd"), 0) == 0
+
+
+async def test_a_card_story_is_really_paid_by_card(make_world: MakeWorld) -> None:
+    world = await make_world()
+    await by_card(world)
+    assert "card" in {invoice.paid_by for invoice in await world.invoices()}
+
+
+# --- a difference is named ----------------------------------------------------------------------
+
+
+def only_invoice(world: World) -> Invoice:
+    (invoice,) = world.stripe.books.invoices.values()
+    return invoice
+
+
+async def test_money_that_the_wallet_does_not_show_is_named(world: World) -> None:
+    await paid(world)
+    (request,) = await world.requests()
+    world.payee.invoices[request.payment_hash].state = "pending"
+    assert await found(world) == [("wallet_has_less", request.payment_hash)]
+
+
+async def test_money_that_was_never_booked_is_named(world: World) -> None:
+    """The wallet has it, and nobody was told: a look-up that is still to come, or a bug."""
+    await order(world)
+    (request,) = await world.requests()
+    world.payee.settle(request.payment_hash)
+    assert await found(world) == [("wallet_has_more", request.payment_hash)]
+
+
+async def test_another_amount_in_the_wallet_is_named(world: World) -> None:
+    await paid(world)
+    stub = next(iter(world.payee.invoices.values()))
+    stub.bolt11 = replace(stub.bolt11, amount_msat=stub.bolt11.amount_msat + 1000)
+    (row,) = (await audit(world)).differences
+    assert row.what == "wallet_amount"
+    assert row.tenant == ALICE
+
+
+async def test_a_balance_changed_at_stripe_is_named(world: World) -> None:
+    await paid(world)
+    (customer,) = world.stripe.books.customers.values()
+    customer.balance_minor -= 250
+    (row,) = (await audit(world)).differences
+    assert (row.what, row.subject, row.tenant) == ("customer_balance", customer.id, ALICE)
+    assert "$2.50" in row.text
+
+
+async def test_an_invoice_that_stripe_unpaid_is_named_everywhere_it_shows(world: World) -> None:
+    await paid(world)
+    invoice = only_invoice(world)
+    invoice.status, invoice.remaining, invoice.paid, invoice.off_stripe = "open", 400, 0, 0
+    assert await found(world) == [
+        ("sum", "receivable:usd"),
+        ("invoice_books", invoice.id),
+        ("invoice_stale", invoice.id),
+    ]
+
+
+async def test_an_invoice_that_nobody_took_up_is_named(world: World) -> None:
+    await paid(world)
+    books = world.stripe.books
+    known = only_invoice(world)
+    fresh = books.draft(known.customer, None, [700], "manual", False)
+    books.finalize(fresh)
+    assert await found(world) == [("sum", "receivable:usd"), ("invoice_unknown", fresh.id)]
+
+
+async def test_an_invoice_that_is_gone_is_named(world: World) -> None:
+    await paid(world)
+    gone = only_invoice(world).id
+    del world.stripe.books.invoices[gone]
+    assert ("invoice_missing", gone) in await found(world)
+
+
+async def test_m10_an_invoice_marked_paid_by_us_without_money_is_named(world: World) -> None:
+    await order(world)
+    invoice = only_invoice(world)
+    invoice.metadata["purser_paid_by"] = "ab" * 32
+    world.stripe.books.mark_paid(invoice, off_stripe=True)
+    await world.pass_time(60, step=30)
+    assert await found(world) == [("paid_without_money", invoice.id)]
+
+
+async def test_an_invoice_marked_paid_in_the_dashboard_is_their_word(world: World) -> None:
+    await order(world)
+    world.stripe.books.mark_paid(only_invoice(world), off_stripe=True)
+    await world.pass_time(60, step=30)
+    report = await audit(world)
+    assert report.differences == ()
+    assert report.sums[ALICE].get(Account.OUT_OF_BAND, "usd") == 400
+
+
+async def test_a_hash_that_only_stripe_knows_is_named(world: World) -> None:
+    """A restored backup, or a second bot (M1)."""
+    await paid(world)
+    invoice = only_invoice(world)
+    other = "cd" * 32
+    invoice.metadata[f"purser_ln_{other[:24]}"] = f"{other}:1700000000:300:4000000:400:100000"
+    assert await found(world) == [("hash_unknown", invoice.id)]
+
+
+async def test_a_second_customer_with_a_tenants_key_is_named(world: World) -> None:
+    await paid(world)
+    made = await world.stripe.create_customer("op_x", pubkey=ALICE, name="a", email=None)
+    assert await found(world) == [("customer_twice", made.id)]
+
+
+async def test_entries_about_nothing_show_in_the_sum(world: World) -> None:
+    await paid(world)
+    async with world.rt.unit() as unit:
+        await unit.tx.execute(
+            "ledger.insert",
+            entry="planted",
+            line=0,
+            at=1,
+            billing_at=1,
+            kind="planted",
+            tenant=ALICE,
+            invoice_id=None,
+            payment_hash=None,
+            debit="receivable",
+            credit="revenue",
+            unit="usd",
+            amount=5,
+            rate=None,
+        )
+    assert await found(world) == [("sum", "receivable:usd")]
+
+
+async def test_foreign_money_of_the_operator_is_no_difference(world: World) -> None:
+    await paid(world)
+    payee = ListingPayee(world.payee)
+    payee.foreign = [
+        Transaction("ef" * 32, "incoming", "settled", 5000, 1, 1, None),
+    ]
+    report = await audit(world, payee)
+    assert report.differences == ()
+    assert report.compared[-1] == "2 payments to our wallet"
+
+
+async def test_a_wallet_without_a_list_is_asked_for_each_payment(world: World) -> None:
+    await paid(world)
+    (request,) = await world.requests()
+    assert await found(world, world.payee) == []
+    world.payee.forgets.add(request.payment_hash)
+    assert await found(world, world.payee) == [("wallet_has_less", request.payment_hash)]
+
+
+async def test_a_wallet_that_is_away_is_said_and_convicts_nobody(world: World) -> None:
+    await paid(world)
+    world.payee.down = True
+    for payee in (ListingPayee(world.payee), world.payee):
+        report = await audit(world, payee)
+        assert report.differences == ()
+        assert report.compared[-1] == "not our wallet: silent"
+
+
+async def test_what_is_under_way_while_we_look_is_no_difference(world: World) -> None:
+    """The first picture of Stripe is older than the store's; the second look clears it."""
+    await paid(world)
+    books, looks = world.stripe.books, 0
+    invoice = only_invoice(world)
+
+    class Late:
+        async def all_invoices(self) -> Any:
+            nonlocal looks
+            looks += 1
+            views = await world.stripe.all_invoices()
+            return [] if looks == 1 else views
+
+        async def all_customers(self) -> Any:
+            return await world.stripe.all_customers()
+
+    assert invoice.id in books.invoices
+    report = await Auditor(world.engine, Late(), ListingPayee(world.payee)).audit()
+    assert report.differences == ()
+    assert looks == 2
+
+
+# --- both engines -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def any_world(database_url: str) -> AsyncIterator[World]:
+    async with engines.opened(database_url) as engine:
+        made = World(engine)
+        await made.start()
+        yield made
+
+
+async def test_the_sums_are_the_same_on_both_engines(any_world: World) -> None:
+    await late_money(any_world)
+    report = await audit(any_world)
+    assert report.differences == ()
+    assert {
+        f"{account.value} {unit}": amount
+        for (account, unit), amount in report.sums[ALICE].of.items()
+    } == {
+        "conversion msat": -8_000_000,
+        "conversion usd": 800,
+        "credit usd": -400,
+        "payee_wallet msat": 8_000_000,
+        "revenue usd": -400,
+    }
+
+
+async def test_an_entry_is_booked_once(any_world: World) -> None:
+    await paid(any_world)
+    async with any_world.rt.unit() as unit:
+        rows: list[LedgerRow] = await ledger.rows(unit.tx)
+        first = await ledger.post_credit(unit, "op_1", ALICE, 100, "usd")
+        again = await ledger.post_credit(unit, "op_1", ALICE, 100, "usd")
+        after = await ledger.rows(unit.tx)
+    assert (first, again) == (True, False)
+    assert len(after) == len(rows) + 1
