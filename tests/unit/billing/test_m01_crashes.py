@@ -14,12 +14,12 @@ from tests.crashes import Crash, Tripwire
 from tests.world import World
 
 STRIDE = {
-    "pays": 2,
-    "pays_silently": 5,
-    "refuses": 3,
-    "silent": 5,
-    "not_sent": 7,
-    "no_wallet": 5,
+    "pays": 3,
+    "pays_silently": 7,
+    "refuses": 5,
+    "silent": 8,
+    "not_sent": 11,
+    "no_wallet": 9,
 }
 """What the tenant's wallet does → every how many-th step is tried: `PURSER_ALL_CRASHES=1` tries
 each of the some 300, which takes a minute."""

@@ -370,6 +370,13 @@ async def test_m5_an_answer_to_what_a_later_life_wrote_is_an_observation(world: 
     assert attempt.state == "in_flight"
 
 
+class Asleep:
+    """A worker that finds nothing due."""
+
+    async def run_once(self, now: int) -> int:
+        return 0
+
+
 async def test_a_refusal_between_collections_look_and_its_rest_is_not_lost(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -381,6 +388,8 @@ async def test_a_refusal_between_collections_look_and_its_rest_is_not_lost(
     async def refused_meanwhile(self, situation, step):
         if world.payer.sent and not refused:
             refused.append(step)
+            # Nor does an event of Stripe's happen to wake collection.
+            world.events = Asleep()
             refusal = Refused("INSUFFICIENT_BALANCE", "")
             await world.witness.pay_reply(PayReply(world.payer.sent[0], refusal))
         return await rest(self, situation, step)
