@@ -27,6 +27,8 @@ RETRY_S: Final = (2, 5, 15, 60, 300)
 """Money in hand is placed soon; Stripe being away is the only reason to wait."""
 ALARM_AFTER: Final = 6
 """Tries, some ten minutes, before operators hear that money in hand has no home (M9)."""
+REJECTED: Final = "rejected"
+"""Result of an operation that Stripe refused: it changed nothing there."""
 PENDING_EXPIRY_S: Final = 23 * 3600
 """An order taken up again has as long as Stripe gives a first invoice."""
 
@@ -130,10 +132,10 @@ class Placer:
         assert target is not None
         before = await self._fetch(target)
         after = before
-        if _takes(before, money):
+        if _takes(before, money) or await self._is_unanswered(money, before):
             await self._mark_paid(money, before)
             after = await self._fetch(target)
-        if _is_paid_by(after, money):
+        if _is_paid_by(after, money) and await self._may_be_ours(money):
             # What it took is Stripe's word: it may have been reduced between look and payment.
             rest_minor = money.value_minor - after.amount_paid_off_stripe_minor
             await self._placed(money, after, rest_minor)
@@ -147,17 +149,32 @@ class Placer:
             note = await operations.begin(unit.tx, self.rt, "note_payer", money.payment_hash)
             pay = await operations.begin(unit.tx, self.rt, "pay_out_of_band", money.payment_hash)
         try:
-            await self.stripe.annotate_invoice(
-                note.id, view.id, {effects.PAID_BY_KEY: money.payment_hash}
-            )
+            if view.status != "paid":
+                await self.stripe.annotate_invoice(
+                    note.id, view.id, {effects.PAID_BY_KEY: money.payment_hash}
+                )
             await self.stripe.pay_out_of_band(pay.id, view.id)
+            result = "paid"
         except StripeRejected as error:
             # "Already paid" has no code: the object decides.
             log.info("settlement.rejected", subject=view.id, error=error.what)
-        finally:
-            async with self.rt.unit() as unit:
-                await operations.finish(unit.tx, note.id, "called", now=unit.now)
-                await operations.finish(unit.tx, pay.id, "called", now=unit.now)
+            result = REJECTED
+        async with self.rt.unit() as unit:
+            await operations.finish(unit.tx, note.id, "called", now=unit.now)
+            await operations.finish(unit.tx, pay.id, result, now=unit.now)
+
+    async def _is_unanswered(self, money: Settlement, view: InvoiceView) -> bool:
+        """It shows paid with our hash, and our own call has no answer yet: told again with its key
+        Stripe says whether it was that call, or somebody else between our note and our payment."""
+        if not _is_paid_by(view, money):
+            return False
+        async with self.rt.unit() as unit:
+            return any(o.finished_at is None for o in await _payments_of(unit, money))
+
+    async def _may_be_ours(self, money: Settlement) -> bool:
+        """Not when Stripe refused every call of ours: then the Dashboard was faster (M9)."""
+        async with self.rt.unit() as unit:
+            return any(o.result != REJECTED for o in await _payments_of(unit, money))
 
     async def _aim_anew(self, money: Settlement, target: InvoiceView) -> None:
         async with self.rt.unit() as unit:
@@ -317,6 +334,13 @@ class Placer:
             )
             await unit.record("relay.ordered_again", tenant=relay.tenant, subject=relay.id)
         await tenants.want_sync(unit.tx, money.tenant, due_at=unit.now)
+
+
+async def _payments_of(unit: Unit, money: Settlement) -> list[operations.Operation]:
+    found = await unit.tx.fetch_all(
+        operations.Operation, "operations.of_subject", subject=money.payment_hash
+    )
+    return [operation for operation in found if operation.kind == "pay_out_of_band"]
 
 
 async def _is_free(unit: Unit, invoice: Invoice) -> bool:

@@ -175,5 +175,6 @@ class Rules:
                 relay.relay_id,
             )
             # One that was never up is judged in the end: its payment may not be known yet.
-            if row is not None and row[0] is None and row[2] is not None:
+            is_off = row is not None and row[1] not in ("active", "limited")
+            if row is not None and is_off and row[0] is None and row[2] is not None:
                 self.world.violate("M13", f"relay {relay.name} is cut off though paid: {row}")
