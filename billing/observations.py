@@ -14,6 +14,7 @@ from billing.payments import (
     RequestSeen,
     after_attempt,
     after_request,
+    sure_at,
 )
 from billing.store import invoices, ledger, payments, tenants
 from billing.unit import Runtime, Unit
@@ -48,6 +49,16 @@ async def observe_request(
                 "charged for it; look into both wallets, then: "
                 f"purser payments resolve {request.id} --settled|--dead --reason …",
             )
+    if reading.seen is RequestSeen.OPERATOR_DEAD and row.state is RequestState.DEAD:
+        # The operator's word stands for the look-ups that nobody can make any more, and for a
+        # payer's claim that was found wrong: collection may go on.
+        await unit.tx.execute(
+            "payments.operator_dead",
+            id=request.id,
+            now=unit.now,
+            looked_at=max(unit.now, sure_at(request)),
+        )
+        await invoices.want_collection(unit.tx, request.invoice_id, due_at=unit.now)
     for effect in row.effects:
         await _request_effect(rt, unit, request, reading, effect)
     return row.state

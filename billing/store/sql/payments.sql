@@ -87,6 +87,11 @@ WHERE id = :id AND state <> 'settled'
 -- The payer's wallet showed a valid preimage: no other charge may start (M6).
 UPDATE payment_requests SET claimed_at = :now WHERE id = :id AND claimed_at IS NULL
 
+-- name: operator_dead
+-- The operator vouches that no money came and none will.
+UPDATE payment_requests SET unpaid_since = :now, last_lookup_at = :looked_at, claimed_at = NULL
+WHERE id = :id AND state = 'dead'
+
 -- name: insert_attempt
 -- An intent (M1); M4's index refuses a second live one.
 INSERT INTO payment_attempts (id, invoice_id, request_id, tenant, rail, connection_id,

@@ -9,7 +9,8 @@ import pytest
 from billing.collection import Collector
 from billing.errors import StripeUnavailable
 from billing.model import AttemptState, RelayState
-from billing.payments import PUBLISH_WINDOW_S
+from billing.observations import observe_request, operator_reading
+from billing.payments import PUBLISH_WINDOW_S, is_beyond_margin
 from billing.rails.issue import metadata_of
 from billing.store import payments
 from billing.store.engine import ConstraintViolated
@@ -420,6 +421,30 @@ async def test_m6_a_preimage_alone_pays_nothing_and_keeps_other_charges_away(wor
     await world.pass_time(120, step=30)
     assert (await kinds(world))[-1] == "pay_by_hand"
     assert len(world.payer.sent) == 1
+
+
+async def test_m2_m6_the_operators_word_ends_a_claim_and_lets_collection_go_on(
+    world: World,
+) -> None:
+    await world.connect_wallet()
+    world.payer.behaviour = "silent"
+    await order(world)
+    (request,) = await world.requests()
+    preimage = world.payee.invoices[request.payment_hash].preimage
+    await world.witness.pay_reply(PayReply(world.payer.sent[0], Settled(preimage)))
+    world.payee.mute_lookups = True
+    await world.pass_time(3600, step=120)
+    assert (await world.requests())[0].state == "open"
+    async with world.rt.unit() as unit:
+        (now_open,) = await payments.requests_of(unit.tx, request.invoice_id)
+        reading = operator_reading(now_open, settled=False, now=unit.now)
+        await observe_request(world.rt, unit, now_open, reading)
+    world.clock.advance(60)
+    await world.settle_down()
+    assert (await kinds(world))[-1] == "pay_by_hand"
+    first = (await world.requests())[0]
+    assert is_beyond_margin(first, now=world.clock.now())
+    assert first.claimed_at is None
 
 
 # --- M1: noted and adopted hashes -----------------------------------------------------------------

@@ -1,0 +1,445 @@
+"""C18, V1, V2, K10: money goes back once, by evidence, whatever wallets, Stripe or a crash do."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from billing.audit import Auditor
+from billing.errors import StripeUnavailable
+from billing.model import OutboxMessage
+from billing.refund_desk import RefundRefused
+from billing.refunds import Refund, RefundState, RefundWay
+from billing.store.migrate import migrate
+from billing.store.open import open_engine
+from tests.crashes import Crash, Tripwire
+from tests.unit.billing.test_books_audit import ListingPayee
+from tests.world import ALICE, OPERATOR, World
+
+HOUR_S = 3600
+
+
+async def configure(world: World) -> None:
+    async with world.rt.unit() as unit:
+        await unit.tx.execute(
+            "refunds.insert_spender",
+            id="conn_spender",
+            sealed_uri="sealed",
+            wallet_pubkey="ef" * 32,
+            masked="nwc efef…",
+            created_at=unit.now,
+        )
+
+
+async def paid_by_wallet(world: World) -> str:
+    await configure(world)
+    await world.connect_wallet()
+    await world.orders.new(await world.command("new"), "alice", "basic")
+    await world.settle_down()
+    await world.pass_time(10, step=2)
+    (invoice,) = await world.invoices()
+    assert invoice.status == "paid"
+    return invoice.id
+
+
+async def paid_by_card(world: World) -> str:
+    await configure(world)
+    await world.orders.new(await world.command("new"), "alice", "basic")
+    # The customer and the subscription are made; a card comes before anything is shown.
+    await world.deliver_events()
+    await world.sync.run_once(world.clock.now())
+    (customer,) = world.stripe.books.customers.values()
+    world.stripe.set_card(customer.id, "ok")
+    await world.settle_down()
+    await world.pass_time(10, step=2)
+    (invoice,) = await world.invoices()
+    assert (invoice.status, invoice.paid_by) == ("paid", "card")
+    return invoice.id
+
+
+async def refund_of(world: World, invoice_id: str) -> Refund:
+    found = await world.all(Refund, "refunds.of_invoice", invoice_id=invoice_id)
+    return found[-1]
+
+
+async def alarms(world: World) -> list[str]:
+    return [str(f["what"]) for k, f in await world.messages(OPERATOR) if k == "operator_alarm"]
+
+
+async def is_true(world: World) -> None:
+    """Ledger, Stripe and our wallet agree."""
+    auditor = Auditor(world.engine, world.stripe, ListingPayee(world.payee))
+    report = await auditor.audit()
+    assert not report.differences, report.differences
+
+
+# --- over Lightning -----------------------------------------------------------------------------
+
+
+async def test_the_same_sats_go_back_to_the_wallet_and_stripe_is_told(world: World) -> None:
+    invoice_id = await paid_by_wallet(world)
+    opened = await world.refund_desk.refund(invoice_id, None, None, "asked for it")
+    assert opened.state is RefundState.PENDING
+    assert opened.way is RefundWay.LIGHTNING
+    assert opened.amount_msat == 4_000_000
+    await world.settle_down()
+    refund = await refund_of(world, invoice_id)
+    assert refund.state is RefundState.DONE
+    assert refund.preimage is not None
+    assert refund.noted_at is not None
+    (note,) = world.stripe.notes.values()
+    assert (note.amount_minor, note.invoice_id) == (400, invoice_id)
+    assert list(world.refund_wallets.paid.values()) == [1]
+    told = [facts for kind, facts in await world.messages() if kind == "refunded"]
+    assert [facts["amount_msat"] for facts in told] == [4_000_000]
+    await is_true(world)
+
+
+async def test_a_part_gives_its_share_and_the_rest_stays_refundable(world: World) -> None:
+    invoice_id = await paid_by_wallet(world)
+    await world.refund_desk.refund(invoice_id, 100, RefundWay.LIGHTNING, "a part")
+    await world.settle_down()
+    assert (await refund_of(world, invoice_id)).amount_msat == 1_000_000
+    with pytest.raises(RefundRefused, match=r"4\.00|3\.00"):
+        await world.refund_desk.refund(invoice_id, 301, None, "too much")
+    rest = await world.refund_desk.refund(invoice_id, None, RefundWay.BALANCE, "the rest")
+    assert rest.amount_minor == 300
+    await world.settle_down()
+    assert sum(note.amount_minor for note in world.stripe.notes.values()) == 400
+    with pytest.raises(RefundRefused, match="nothing of it is left"):
+        await world.refund_desk.refund(invoice_id, None, None, "once more")
+    await is_true(world)
+
+
+async def test_a_second_submission_is_refused_while_and_after(world: World) -> None:
+    invoice_id = await paid_by_wallet(world)
+    world.refund_wallets.behaviour = "never"
+    await world.refund_desk.refund(invoice_id, 100, None, "once")
+    with pytest.raises(RefundRefused):
+        await world.refund_desk.refund(invoice_id, 100, None, "twice")
+    await world.settle_down()
+    for amount in (100, 200):
+        with pytest.raises(RefundRefused):
+            await world.refund_desk.refund(invoice_id, amount, None, "twice", again=True)
+    assert len(world.refund_wallets.written) == 1
+
+
+async def test_m5_an_unknown_outcome_stays_in_flight_and_is_looked_up(world: World) -> None:
+    invoice_id = await paid_by_wallet(world)
+    world.refund_wallets.behaviour = "fails_then_pays"
+    world.refund_wallets.mute_lookups = True
+    await world.refund_desk.refund(invoice_id, None, None, "r")
+    await world.settle_down()
+    await world.pass_time(6 * HOUR_S, step=1800)
+    refund = await refund_of(world, invoice_id)
+    assert refund.state is RefundState.IN_FLIGHT, "PAYMENT_FAILED and silence prove nothing"
+    assert any(refund.id in text and "--resolve" in text for text in await alarms(world))
+    assert not world.stripe.notes
+    world.refund_wallets.mute_lookups = False
+    await world.pass_time(600, step=300)
+    assert (await refund_of(world, invoice_id)).state is RefundState.DONE
+    assert list(world.refund_wallets.paid.values()) == [1], "never paid twice"
+    await is_true(world)
+
+
+async def test_m2_not_found_fails_a_refund_only_late_twice_and_with_a_control(world: World) -> None:
+    invoice_id = await paid_by_wallet(world)
+    await world.refund_desk.refund(invoice_id, 100, None, "the control")
+    await world.settle_down()
+    world.refund_wallets.behaviour = "never"
+    await world.refund_desk.refund(invoice_id, 200, None, "lost")
+    await world.settle_down()
+    await world.pass_time(4 * HOUR_S - 60, step=600)
+    assert (await refund_of(world, invoice_id)).state is RefundState.IN_FLIGHT
+    await world.pass_time(1200, step=300)
+    failed = await refund_of(world, invoice_id)
+    assert failed.state is RefundState.FAILED
+    assert any("did not happen" in text for text in await alarms(world))
+    # It was not paid, so it may be ordered again; late money would be told.
+    world.refund_wallets.behaviour = "pays"
+    await world.refund_desk.refund(invoice_id, 200, None, "again")
+    await world.settle_down()
+    assert (await refund_of(world, invoice_id)).state is RefundState.DONE
+
+
+async def test_without_a_control_an_operator_decides_and_only_late(world: World) -> None:
+    invoice_id = await paid_by_wallet(world)
+    world.refund_wallets.behaviour = "never"
+    opened = await world.refund_desk.refund(invoice_id, None, None, "r")
+    await world.settle_down()
+    with pytest.raises(RefundRefused, match="may still arrive"):
+        await world.refund_desk.decide(opened.id, paid=False, reason="gone")
+    await world.pass_time(5 * HOUR_S, step=1800)
+    assert (await refund_of(world, invoice_id)).state is RefundState.IN_FLIGHT
+    decided = await world.refund_desk.decide(opened.id, paid=False, reason="not in its list")
+    assert decided.state is RefundState.FAILED
+
+
+async def test_a_refusal_and_an_unsent_request_end_it_without_money(world: World) -> None:
+    invoice_id = await paid_by_wallet(world)
+    for behaviour in ("refuses", "not_sent"):
+        world.refund_wallets.behaviour = behaviour
+        await world.refund_desk.refund(invoice_id, None, None, behaviour)
+        await world.settle_down()
+        assert (await refund_of(world, invoice_id)).state is RefundState.FAILED
+    assert not world.refund_wallets.paid
+    assert not world.stripe.notes
+
+
+async def test_k10_another_amount_or_a_used_hash_is_not_paid(world: World) -> None:
+    invoice_id = await paid_by_wallet(world)
+    world.refund_wallets.asks = lambda amount_msat: amount_msat + 1000
+    await world.refund_desk.refund(invoice_id, 100, None, "k10")
+    await world.settle_down()
+    refund = await refund_of(world, invoice_id)
+    assert refund.state is RefundState.PENDING
+    assert "K10" in (refund.problem or "")
+    assert not world.refund_wallets.written
+    world.refund_wallets.asks = lambda amount_msat: amount_msat
+    world.refund_wallets.same_hash = True
+    await world.pass_time(600, step=60)
+    assert (await refund_of(world, invoice_id)).state is RefundState.DONE
+    await world.refund_desk.refund(invoice_id, 200, None, "the same hash again")
+    await world.pass_time(600, step=60)
+    assert (await refund_of(world, invoice_id)).state is RefundState.PENDING
+    assert len(world.refund_wallets.written) == 1, "M3: one pay request per hash"
+
+
+async def test_a_silent_wallet_of_the_tenant_is_given_a_day_and_then_up(world: World) -> None:
+    invoice_id = await paid_by_wallet(world)
+    world.refund_wallets.tenant_answers = False
+    await world.refund_desk.refund(invoice_id, None, None, "r")
+    await world.pass_time(20 * HOUR_S, step=HOUR_S)
+    assert (await refund_of(world, invoice_id)).state is RefundState.PENDING
+    await world.pass_time(6 * HOUR_S, step=HOUR_S)
+    assert (await refund_of(world, invoice_id)).state is RefundState.FAILED
+    assert not world.refund_wallets.written
+
+
+async def test_without_a_spending_connection_nothing_is_opened(world: World) -> None:
+    invoice_id = await paid_by_wallet(world)
+    async with world.rt.unit() as unit:
+        await unit.tx.execute("refunds.end_spender", now=unit.now)
+    with pytest.raises(RefundRefused, match="no spending connection"):
+        await world.refund_desk.refund(invoice_id, None, None, "r")
+    assert not await world.all(Refund, "refunds.of_invoice", invoice_id=invoice_id)
+
+
+async def test_an_invoice_that_is_not_paid_has_nothing_to_give(world: World) -> None:
+    await world.orders.new(await world.command("new"), "alice", "basic")
+    await world.settle_down()
+    (invoice,) = await world.invoices()
+    with pytest.raises(RefundRefused, match="only what was paid"):
+        await world.refund_desk.refund(invoice.id, None, None, "r")
+
+
+# --- to the card --------------------------------------------------------------------------------
+
+
+async def test_a_card_refund_is_done_when_stripe_says_succeeded(world: World) -> None:
+    invoice_id = await paid_by_card(world)
+    world.stripe.refund_status = "pending"
+    opened = await world.refund_desk.refund(invoice_id, None, None, "card")
+    assert opened.way is RefundWay.CARD
+    await world.settle_down()
+    refund = await refund_of(world, invoice_id)
+    assert refund.state is RefundState.IN_FLIGHT
+    assert not world.stripe.notes
+    assert refund.stripe_id is not None
+    world.stripe.settle_refund(refund.stripe_id, "succeeded")
+    await world.settle_down()
+    assert (await refund_of(world, invoice_id)).state is RefundState.DONE
+    (note,) = world.stripe.notes.values()
+    assert note.refund_ids == (refund.stripe_id,)
+    assert len(world.stripe.refunds) == 1
+    await is_true(world)
+
+
+async def test_v1_an_orphan_is_looked_up_before_anything_else(world: World) -> None:
+    """The answer was lost and Stripe refuses the second call: the refund it made is found."""
+    invoice_id = await paid_by_card(world)
+    await world.refund_desk.refund(invoice_id, None, None, "card")
+
+    def lose(name: str, arguments: object) -> None:
+        if name == "create_refund":
+            raise StripeUnavailable(invoice_id, "the answer was lost")
+
+    world.stripe.after = lose
+    await world.settle_down()
+    assert (await refund_of(world, invoice_id)).state is RefundState.IN_FLIGHT
+    assert len(world.stripe.refunds) == 1
+    await world.pass_time(HOUR_S, step=600)
+    assert (await refund_of(world, invoice_id)).state is RefundState.IN_FLIGHT, "not failed"
+    world.stripe.after = lambda name, arguments: None
+    world.stripe._done.clear()  # the idempotency keys are forgotten after a day
+    await world.pass_time(600, step=300)
+    assert (await refund_of(world, invoice_id)).state is RefundState.DONE
+    assert len(world.stripe.refunds) == 1
+
+
+async def test_a_card_refund_that_stripe_refuses_or_fails_is_failed(world: World) -> None:
+    invoice_id = await paid_by_wallet(world)
+    await world.refund_desk.refund(invoice_id, None, RefundWay.CARD, "no card paid it")
+    await world.settle_down()
+    refund = await refund_of(world, invoice_id)
+    assert refund.state is RefundState.FAILED
+    assert not world.stripe.refunds
+    await is_true(world)
+
+
+# --- to the balance, and credit -----------------------------------------------------------------
+
+
+async def test_a_refund_to_the_balance_is_its_credit_note(world: World) -> None:
+    invoice_id = await paid_by_wallet(world)
+    await world.refund_desk.refund(invoice_id, 150, RefundWay.BALANCE, "balance")
+    await world.settle_down()
+    (customer,) = world.stripe.books.customers.values()
+    assert customer.balance_minor == -150
+    assert len(world.stripe.notes) == 1
+    assert (await refund_of(world, invoice_id)).state is RefundState.DONE
+    await is_true(world)
+
+
+async def test_credit_is_given_once_and_a_twin_needs_a_word(world: World) -> None:
+    await paid_by_wallet(world)
+    await world.refund_desk.credit(ALICE, 250, "usd", "sorry")
+    await world.settle_down()
+    with pytest.raises(RefundRefused, match="a moment ago"):
+        await world.refund_desk.credit(ALICE, 250, "usd", "sorry")
+    await world.refund_desk.credit(ALICE, 250, "usd", "really", again=True)
+    await world.settle_down()
+    (customer,) = world.stripe.books.customers.values()
+    assert customer.balance_minor == -500
+    assert [kind for kind, _ in await world.messages()].count("credit_given") == 2
+    await is_true(world)
+
+
+async def test_credit_for_a_stranger_or_another_currency_is_refused(world: World) -> None:
+    await paid_by_wallet(world)
+    with pytest.raises(RefundRefused):
+        await world.refund_desk.credit("99" * 32, 100, "usd", "who")
+    with pytest.raises(RefundRefused, match="currency"):
+        await world.refund_desk.credit(ALICE, 100, "eur", "other")
+
+
+# --- what hands do at Stripe --------------------------------------------------------------------
+
+
+async def test_v2_a_refund_from_the_dashboard_is_taken_up_and_told(world: World) -> None:
+    invoice_id = await paid_by_card(world)
+    made = world.stripe.made_in_dashboard(invoice_id, 150)
+    await world.settle_down()
+    assert any(made.id in text for text in await alarms(world))
+    told = [facts for kind, facts in await world.messages() if kind == "money_back"]
+    assert [facts["amount_minor"] for facts in told] == [150]
+    with pytest.raises(RefundRefused):
+        await world.refund_desk.refund(invoice_id, 300, None, "more than is left")
+    rest = await world.refund_desk.refund(invoice_id, None, None, "the rest")
+    assert rest.amount_minor == 250
+
+
+async def test_a_dispute_is_told_at_both_ends_and_cuts_nobody_off(world: World) -> None:
+    invoice_id = await paid_by_card(world)
+    dispute = world.stripe.open_dispute(invoice_id)
+    await world.settle_down()
+    (text,) = [t for t in await alarms(world) if dispute.id in t]
+    assert "7 days" in text or "6 days" in text
+    assert not [k for k, _ in await world.messages() if k == "money_back"]
+    world.stripe.close_dispute(dispute.id, "lost")
+    await world.settle_down()
+    assert [f["how"] for k, f in await world.messages() if k == "money_back"] == ["dispute"]
+    (relay,) = await world.relays()
+    assert world.host.is_up(relay.id)
+
+
+async def test_a_credit_note_by_hand_counts(world: World) -> None:
+    invoice_id = await paid_by_wallet(world)
+    await world.stripe.create_credit_note(
+        "by hand", invoice_id=invoice_id, amount_minor=400, part="outside", refund_id=None, memo=""
+    )
+    await world.settle_down()
+    assert any("by hand" in text for text in await alarms(world))
+    with pytest.raises(RefundRefused, match="nothing of it is left"):
+        await world.refund_desk.refund(invoice_id, None, None, "r")
+
+
+# --- crashes ------------------------------------------------------------------------------------
+
+
+async def crashed(way: RefundWay, behaviour: str, crash_at: int | None) -> tuple[World, Tripwire]:
+    engine = await open_engine(":memory:", driver="inline")
+    await migrate(engine)
+    wire = Tripwire(crash_at)
+    world = World(engine, wire=wire)
+    await world.start()
+    make = paid_by_card if way is RefundWay.CARD else paid_by_wallet
+    invoice_id = await make(world)
+    world.refund_wallets.behaviour = behaviour
+    wire.is_armed = True
+    try:
+        await world.refund_desk.refund(invoice_id, None, way, "crash")
+        await world.settle_down()
+    except Crash:
+        world = await world.reborn()
+    wire.is_armed = False
+    await world.settle_down()
+    await world.pass_time(1200, step=120)
+    return world, wire
+
+
+CASES = [
+    (RefundWay.LIGHTNING, "pays"),
+    (RefundWay.LIGHTNING, "pays_silently"),
+    (RefundWay.CARD, "pays"),
+    (RefundWay.BALANCE, "pays"),
+]
+
+
+@pytest.mark.parametrize(("way", "behaviour"), CASES)
+async def test_m1_a_crash_at_any_step_of_a_refund_pays_once_or_not(
+    way: RefundWay, behaviour: str
+) -> None:
+    world, wire = await crashed(way, behaviour, None)
+    await world.store.close()
+    steps = list(wire.steps)
+    assert len(steps) > 8
+    stride = 1 if os.environ.get("PURSER_ALL_CRASHES") else 2
+    for crash_at in range(0, len(steps), stride):
+        world, _ = await crashed(way, behaviour, crash_at)
+        try:
+            await ended_well(world, way)
+        except BaseException as error:
+            raise AssertionError(f"after a crash {steps[crash_at]} (step {crash_at})") from error
+        finally:
+            await world.store.close()
+
+
+async def ended_well(world: World, way: RefundWay) -> None:
+    found = await world.all(Refund, "refunds.everything", count=10)
+    paid = sum(world.refund_wallets.paid.values())
+    assert paid <= 1
+    assert len(world.refund_wallets.written) <= 1
+    assert len(world.stripe.refunds) <= 1
+    assert len(world.stripe.notes) <= 1
+    told = [
+        m
+        for m in await world.all(OutboxMessage, "outbox.to_recipient", recipient=ALICE)
+        if m.kind == "refunded"
+    ]
+    if not found:
+        assert not paid
+        return
+    (refund,) = found
+    if refund.state is RefundState.IN_FLIGHT:
+        # Committed and then killed before the write: nothing was paid, nothing is claimed.
+        assert way is RefundWay.LIGHTNING
+        assert not paid
+        assert not told
+        return
+    assert refund.state is RefundState.DONE
+    assert len(told) == 1
+    assert len(world.stripe.notes) == 1
+    assert paid == (1 if way is RefundWay.LIGHTNING else 0)
+    await is_true(world)
