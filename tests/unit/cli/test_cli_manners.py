@@ -13,7 +13,7 @@ DOCS = Path(__file__).parents[3] / "docs" / "cli.md"
 COMMANDS = (
     "init", "run", "demo", "sandbox", "check", "migrate", "backup", "reconcile", "payments",
     "payments resolve", "tenants", "relays", "invoices", "events", "messages", "show", "dm",
-    "wallet info", "wallet balance", "wallet invoice", "wallet lookup", "wallet pay",
+    "audit", "export", "wallet info", "wallet balance", "wallet invoice", "wallet lookup", "wallet pay",
 )  # fmt: skip
 READERS = ("tenants", "relays", "invoices", "payments", "events", "messages")
 SECRET = "5b" * 32
