@@ -8,7 +8,8 @@ from typing import Final
 import structlog
 
 from billing.errors import PurserError
-from billing.handlers import REGISTRY, Effect, Handlers, Ignored
+from billing.handlers import REGISTRY, Handlers
+from billing.handling import Effect, Ignored
 from billing.model import InboxEvent
 from billing.parallel import by_group
 from billing.unit import Runtime

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from billing import invoices as effects
+from billing import refund_events
 from billing.errors import StripeMissing
+from billing.handling import Effect, Ignored
 from billing.model import HostedRelay, InboxEvent, RelayState, Tenant
 from billing.ports import StripeGateway
 from billing.store import invoices, tenants
@@ -17,15 +19,6 @@ from billing.views import InvoiceView, SubscriptionView
 
 PUBKEY_KEY: Final = "purser_pubkey"
 """Customer metadata: whose it is (the gateway writes it at creation)."""
-Effect: TypeAlias = Callable[[Unit], Awaitable[None]]
-"""What a handler found out to do, to be done in the transaction that marks the event handled."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ignored:
-    """Nothing of ours."""
-
-    why: str
 
 
 @dataclass(slots=True)
@@ -40,7 +33,7 @@ class Handlers:
         view = await self._invoice(event)
         if view is None:
             return Ignored("the invoice is gone")
-        tenant = await self._tenant_of(view.customer_id)
+        tenant = await self.tenant_of(view.customer_id)
         if tenant is None:
             return Ignored("not a customer of ours")
         found = tenant
@@ -59,7 +52,7 @@ class Handlers:
             view = await self.stripe.subscription(event.object_id)
         except StripeMissing:
             return Ignored("the subscription is gone")
-        tenant = await self._tenant_of(view.customer_id)
+        tenant = await self.tenant_of(view.customer_id)
         if tenant is None:
             return Ignored("not a customer of ours")
         if tenant.subscription_id not in (None, view.id):
@@ -80,7 +73,7 @@ class Handlers:
         """A payment method came or went, or the customer did: what is open is looked at again."""
         assert event.object_id is not None
         customer_id = event.object_id
-        tenant = await self._tenant_of(customer_id)
+        tenant = await self.tenant_of(customer_id)
         if tenant is None:
             return Ignored("not a customer of ours")
         found = tenant
@@ -100,7 +93,7 @@ class Handlers:
                 known = await invoices.get(unit.tx, event.object_id)
             return None if known is None else effects.deleted_view(known)
 
-    async def _tenant_of(self, customer_id: str) -> Tenant | None:
+    async def tenant_of(self, customer_id: str) -> Tenant | None:
         """By the stored id; else, for a customer whose answer was lost or that a restored backup
         does not know, by the pubkey in its metadata: no event of ours is ignored for that."""
         if not customer_id:
@@ -189,6 +182,13 @@ REGISTRY: Final[Mapping[str, Handler]] = {
         for name in ("created", "updated", "deleted", "paused", "resumed")
     },
     "customer.updated": Handlers.on_customer,
+    "charge.refunded": refund_events.on_charge_refunded,
+    **{f"refund.{name}": refund_events.on_refund for name in ("created", "updated", "failed")},
+    **{
+        f"charge.dispute.{name}": refund_events.on_dispute
+        for name in ("created", "updated", "closed", "funds_withdrawn", "funds_reinstated")
+    },
+    **{f"credit_note.{name}": refund_events.on_credit_note for name in ("created", "voided")},
 }
 """To take up another event: one method and one row here (docs/extending.md)."""
 EVENT_TYPES: Final = tuple(sorted(REGISTRY))

@@ -35,6 +35,21 @@ class RefundRefused(PurserError):
     """It must not be done, or not now; nothing was sent and nothing is stored."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What was asked for, checked, not yet stored."""
+
+    tenant: str
+    invoice_id: str | None
+    way: RefundWay
+    amount_minor: int
+    currency: str
+    reason: str
+    amount_msat: int | None = None
+    rate: str | None = None
+    again: bool = False
+
+
 @dataclass(slots=True)
 class RefundDesk:
     """What `purser refund` and `purser credit` call; workers of the bot do the rest."""
@@ -58,9 +73,8 @@ class RefundDesk:
             raise RefundRefused(tenant, f"customer {customer.id} is deleted at Stripe")
         if customer.currency not in (None, currency):
             raise RefundRefused(tenant, f"its currency at Stripe is {customer.currency}")
-        return await self._open(
-            tenant, None, RefundWay.BALANCE, amount_minor, currency, reason, again=again
-        )
+        wish = _Wish(tenant, None, RefundWay.BALANCE, amount_minor, currency, reason, again=again)
+        return await self._open(wish)
 
     async def refund(
         self,
@@ -94,7 +108,17 @@ class RefundDesk:
         if chosen is RefundWay.LIGHTNING:
             msat, rate = await self._sats(invoice, amount_minor)
         return await self._open(
-            invoice.tenant, invoice_id, chosen, amount_minor, currency, reason, msat, rate, again
+            _Wish(
+                invoice.tenant,
+                invoice_id,
+                chosen,
+                amount_minor,
+                currency,
+                reason,
+                msat,
+                rate,
+                again,
+            )
         )
 
     async def decide(self, refund_id: str, *, paid: bool, reason: str) -> Refund:
@@ -167,69 +191,65 @@ class RefundDesk:
             raise RefundRefused(invoice.id, "that is less than a sat")
         return sats, rate
 
-    async def _open(
-        self,
-        tenant: str,
-        invoice_id: str | None,
-        way: RefundWay,
-        amount_minor: int,
-        currency: str,
-        reason: str,
-        amount_msat: int | None = None,
-        rate: str | None = None,
-        again: bool = False,
-    ) -> Refund:
+    async def _open(self, wish: _Wish) -> Refund:
         refund_id = self.rt.ids.new("ref")
         try:
             async with self.rt.unit() as unit:
-                twin = await unit.tx.fetch_one(
-                    Refund,
-                    "refunds.twin",
-                    tenant=tenant,
-                    amount_minor=amount_minor,
-                    invoice_id=invoice_id or "",
-                    since=unit.now - DOUBLE_S,
-                )
-                if twin is not None and not again:
-                    raise RefundRefused(
-                        twin.id, "the same was asked for a moment ago; --again if it is meant"
-                    )
-                await self._require_unchanged(unit, invoice_id, amount_minor)
-                # A balance refund of an invoice is its credit note: one operation is both.
-                has_note = invoice_id is not None and way is not RefundWay.BALANCE
-                await refunds.insert(
-                    unit.tx,
-                    refund_id=refund_id,
-                    tenant=tenant,
-                    invoice_id=invoice_id,
-                    way=way,
-                    amount_minor=amount_minor,
-                    currency=currency,
-                    reason=reason,
-                    operation_id=self.rt.ids.new("op"),
-                    note_operation_id=self.rt.ids.new("op") if has_note else None,
-                    amount_msat=amount_msat,
-                    rate=rate,
-                    now=unit.now,
-                )
-                await unit.record(
-                    "refund.pending",
-                    tenant=tenant,
-                    subject=refund_id,
-                    invoice=invoice_id,
-                    way=way.value,
-                    amount_minor=amount_minor,
-                    currency=currency,
-                    amount_msat=amount_msat,
-                    reason=reason,
-                )
+                await self._require_new(unit, wish)
+                await self._store(unit, refund_id, wish)
                 opened = await refunds.get(unit.tx, refund_id)
                 assert opened is not None
                 return opened
         except ConstraintViolated:
             raise RefundRefused(
-                invoice_id or tenant, "another refund of it is under way: wait for its end"
+                wish.invoice_id or wish.tenant,
+                "another refund of it is under way: wait for its end",
             ) from None
+
+    async def _store(self, unit: Unit, refund_id: str, wish: _Wish) -> None:
+        # A balance refund of an invoice is its credit note: one operation is both.
+        has_note = wish.invoice_id is not None and wish.way is not RefundWay.BALANCE
+        await refunds.insert(
+            unit.tx,
+            refund_id=refund_id,
+            tenant=wish.tenant,
+            invoice_id=wish.invoice_id,
+            way=wish.way,
+            amount_minor=wish.amount_minor,
+            currency=wish.currency,
+            reason=wish.reason,
+            operation_id=self.rt.ids.new("op"),
+            note_operation_id=self.rt.ids.new("op") if has_note else None,
+            amount_msat=wish.amount_msat,
+            rate=wish.rate,
+            now=unit.now,
+        )
+        await unit.record(
+            "refund.pending",
+            tenant=wish.tenant,
+            subject=refund_id,
+            invoice=wish.invoice_id,
+            way=wish.way.value,
+            amount_minor=wish.amount_minor,
+            currency=wish.currency,
+            amount_msat=wish.amount_msat,
+            reason=wish.reason,
+        )
+
+    async def _require_new(self, unit: Unit, wish: _Wish) -> None:
+        twin = await unit.tx.fetch_one(
+            Refund,
+            "refunds.twin",
+            tenant=wish.tenant,
+            amount_minor=wish.amount_minor,
+            invoice_id=wish.invoice_id or "",
+            since=unit.now - DOUBLE_S,
+        )
+        if twin is not None and not wish.again:
+            raise RefundRefused(
+                twin.id, "the same was asked for a moment ago; --again if it is meant"
+            )
+        await self._require_unchanged(unit, wish.invoice_id, wish.amount_minor)
 
     async def _require_unchanged(
         self, unit: Unit, invoice_id: str | None, amount_minor: int

@@ -41,6 +41,9 @@ from billing.rails.manual import ManualRail
 from billing.rails.nwc import NwcRail
 from billing.rates import Rate
 from billing.reconcile import Reconciler
+from billing.refund_desk import RefundDesk
+from billing.refund_lightning import LightningRefunds
+from billing.refund_worker import RefundWorker
 from billing.relays import RelayKeeper
 from billing.resolver import Resolver
 from billing.settlements import Placer
@@ -53,6 +56,7 @@ from billing.unit import Runtime, Wakeups, facts_of
 from tests.crashes import CrashingEngine, Stepping, Tripwire
 from tests.fakes.clock import FakeClock
 from tests.fakes.hosted_relays import FakeHostedRelays
+from tests.fakes.refund_wallets import StubRefundWallets
 from tests.fakes.stripe import FakeStripe
 from wallet.bolt11 import Bolt11
 from wallet.outcome import PayOutcome, Refused, Settled
@@ -266,6 +270,7 @@ class World:
         self.payee = StubPayee(self.clock)
         self.witness = Witness(self.rt)
         self.payer = StubPayer(self.payee, self.witness)
+        self.refund_wallets = StubRefundWallets(self.clock)
         self.host = FakeHostedRelays()
         self.courier = StubCourier(self.clock)
         self.payee_kind = payee_kind
@@ -300,6 +305,10 @@ class World:
         )
         self.placer = Placer(rt, self.stripe)
         self.resolver = Resolver(rt, self)
+        self.refund_wallets.life(self.witness, self.wire)
+        lightning = LightningRefunds(rt, self.refund_wallets, self.refund_wallets)
+        self.refunds = RefundWorker(rt, self.stripe, lightning)
+        self.refund_desk = RefundDesk(rt, self.stripe, StubQuoter(self.clock))
         self.keeper = RelayKeeper(rt, host, self.catalogue, "relays.example")
         self.sync = SubscriptionSync(rt, self.stripe, self.catalogue, Changer(rt, self.stripe))
         self.events = EventWorker(rt, Handlers(rt, self.stripe), livemode=False)
@@ -328,6 +337,7 @@ class World:
             self.payee_kind,
             self.commands + 1_000,
         )
+        world.refund_wallets = self.refund_wallets
         world.stripe.before = world.stripe.after = lambda name, arguments: None
         world.payer, world.payer.witness = self.payer, world.witness
         world._build()
@@ -415,6 +425,7 @@ class World:
                 self.collector,
                 self.resolver,
                 self.placer,
+                self.refunds,
                 self.keeper,
                 self.outbox,
             ):

@@ -91,7 +91,10 @@ WHERE id = :id
 -- name: look_now
 -- Something hints at its end: look at once, unless nothing can change any more.
 UPDATE refunds SET next_try_at = :now
-WHERE id = :id AND (state IN ('pending', 'in_flight') OR (state = 'done' AND noted_at IS NULL))
+WHERE id = :id AND (
+    state IN ('pending', 'in_flight')
+    OR (state = 'done' AND note_operation_id IS NOT NULL AND noted_at IS NULL)
+)
 
 -- name: set_stripe
 -- Stripe's own refund or balance transaction.

@@ -1,0 +1,176 @@
+"""What Stripe tells of money that went back: ours is hurried on, a hand's is taken up and told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from billing.errors import StripeMissing
+from billing.handling import Effect, Ignored
+from billing.model import InboxEvent, Tenant
+from billing.money import format_fiat
+from billing.store import refunds
+from billing.unit import Unit
+from billing.views import CreditNoteView, DisputeView, RefundView
+
+if TYPE_CHECKING:
+    from billing.handlers import Handlers
+
+CLOSED = frozenset({"won", "lost", "warning_closed", "prevented"})
+
+
+async def on_refund(handlers: Handlers, event: InboxEvent) -> Effect | Ignored:
+    """`refund.*`: by its id; one that no operation of ours made is never passed over (V2)."""
+    assert event.object_id is not None
+    try:
+        view = await handlers.stripe.refund(event.object_id)
+    except StripeMissing:
+        return Ignored("the refund is gone")
+    return await _take_up(handlers, [view])
+
+
+async def on_charge_refunded(handlers: Handlers, event: InboxEvent) -> Effect | Ignored:
+    """`charge.refunded`: every refund of that charge."""
+    assert event.object_id is not None
+    return await _take_up(handlers, list(await handlers.stripe.refunds_of_charge(event.object_id)))
+
+
+async def _take_up(handlers: Handlers, views: list[RefundView]) -> Effect | Ignored:
+    if not views:
+        return Ignored("no refund stands behind it")
+    found = [(view, await _tenant(handlers, view.customer_id)) for view in views]
+
+    async def effect(unit: Unit) -> None:
+        for view, tenant in found:
+            ours = await refunds.by_stripe(unit.tx, view.id, view.operation_id)
+            if ours is not None:
+                await unit.tx.execute("refunds.look_now", id=ours.id, now=unit.now)
+                if ours.state == "done" and view.status in ("failed", "canceled"):
+                    await handlers.rt.alarm(
+                        unit,
+                        f"refund_bounced:{view.id}",
+                        f"Refund {ours.id} was paid out to a card and came back: Stripe's refund "
+                        f"{view.id} is {view.status}. The tenant does not have the money.",
+                    )
+                continue
+            await _by_hand(handlers, unit, view, tenant)
+
+    return effect
+
+
+async def _by_hand(handlers: Handlers, unit: Unit, view: RefundView, tenant: Tenant | None) -> None:
+    amount = format_fiat(view.amount_minor, view.currency)
+    who = f"tenant {tenant.pubkey[:16]}…" if tenant is not None else "nobody known here"
+    await unit.record(
+        "refund.elsewhere",
+        tenant=None if tenant is None else tenant.pubkey,
+        subject=view.id,
+        status=view.status,
+        amount_minor=view.amount_minor,
+        currency=view.currency,
+    )
+    await handlers.rt.alarm(
+        unit,
+        f"refund_elsewhere:{view.id}:{view.status}",
+        f"{amount} went back by card to {who} and Purser did not order it: Stripe's refund "
+        f"{view.id} is {view.status}. What it can still give back is less by that.",
+    )
+    if tenant is not None and view.status == "succeeded":
+        await unit.say(
+            f"refund:{view.id}",
+            tenant.pubkey,
+            "money_back",
+            how="refund",
+            amount_minor=view.amount_minor,
+            currency=view.currency,
+        )
+
+
+async def on_dispute(handlers: Handlers, event: InboxEvent) -> Effect | Ignored:
+    """`charge.dispute.*`: operators hear of the opening, with its last day, and of the end."""
+    assert event.object_id is not None
+    try:
+        view = await handlers.stripe.dispute(event.object_id)
+    except StripeMissing:
+        return Ignored("the dispute is gone")
+    tenant = await _tenant(handlers, view.customer_id)
+
+    async def effect(unit: Unit) -> None:
+        await unit.record(
+            "dispute." + ("closed" if view.status in CLOSED else "open"),
+            tenant=None if tenant is None else tenant.pubkey,
+            subject=view.id,
+            status=view.status,
+            reason=view.reason,
+            amount_minor=view.amount_minor,
+            currency=view.currency,
+        )
+        await handlers.rt.alarm(
+            unit, f"dispute:{view.id}:{view.status}", _dispute_text(view, tenant, unit.billing_now)
+        )
+        if tenant is not None and view.status == "lost":
+            await unit.say(
+                f"dispute:{view.id}:lost",
+                tenant.pubkey,
+                "money_back",
+                how="dispute",
+                amount_minor=view.amount_minor,
+                currency=view.currency,
+            )
+
+    return effect
+
+
+def _dispute_text(view: DisputeView, tenant: Tenant | None, now: int) -> str:
+    amount = format_fiat(view.amount_minor, view.currency)
+    who = f"tenant {tenant.pubkey[:16]}…" if tenant is not None else "nobody known here"
+    text = f"Dispute {view.id} of {who} over {amount} ({view.reason}) is {view.status}."
+    if view.status in CLOSED:
+        return text
+    if view.evidence_due_at is not None:
+        days = max(0, (view.evidence_due_at - now) // 86_400)
+        text += f" Answer it at Stripe within {days} days."
+    return f"{text} Its relays go on: Purser does not cut off over a dispute."
+
+
+async def on_credit_note(handlers: Handlers, event: InboxEvent) -> Effect | Ignored:
+    """`credit_note.*`: written by hand, it is money given back that we must not give again."""
+    assert event.object_id is not None
+    try:
+        view = await handlers.stripe.credit_note(event.object_id)
+    except StripeMissing:
+        return Ignored("the credit note is gone")
+    tenant = await _tenant(handlers, view.customer_id)
+
+    async def effect(unit: Unit) -> None:
+        ours = await refunds.by_stripe(unit.tx, view.id, view.operation_id)
+        if ours is not None:
+            await unit.tx.execute("refunds.look_now", id=ours.id, now=unit.now)
+            return
+        await _note_by_hand(handlers, unit, view, tenant)
+
+    return effect
+
+
+async def _note_by_hand(
+    handlers: Handlers, unit: Unit, view: CreditNoteView, tenant: Tenant | None
+) -> None:
+    await unit.record(
+        "credit_note.elsewhere",
+        tenant=None if tenant is None else tenant.pubkey,
+        subject=view.id,
+        invoice=view.invoice_id,
+        issued=view.is_issued,
+        amount_minor=view.amount_minor,
+        currency=view.currency,
+    )
+    await handlers.rt.alarm(
+        unit,
+        f"note_elsewhere:{view.id}:{view.is_issued}",
+        f"Credit note {view.id} over {format_fiat(view.amount_minor, view.currency)} on invoice "
+        f"{view.invoice_id} was {'written' if view.is_issued else 'voided'} at Stripe by hand. "
+        "Purser's own refunds of that invoice count it.",
+    )
+
+
+async def _tenant(handlers: Handlers, customer_id: str | None) -> Tenant | None:
+    return await handlers.tenant_of(customer_id) if customer_id else None
