@@ -1,5 +1,6 @@
 """`python -m tests.sim`: run many seeds, or look closely at one."""
 
+# ruff: noqa: T201
 from __future__ import annotations
 
 import argparse
@@ -38,8 +39,11 @@ def main() -> int:
                 failed.append(result)
                 if not args.keep_going:
                     break
-                print(f"seed {result.seed}: {result.violations[0].rule} "
-                      f"{result.violations[0].text[-300:]}", flush=True)
+                print(
+                    f"seed {result.seed}: {result.violations[0].rule} "
+                    f"{result.violations[0].text[-300:]}",
+                    flush=True,
+                )
     took = time.perf_counter() - started
     for name, count in sorted(counts.items()):
         print(f"  {name:28} {count:8d}")

@@ -136,10 +136,34 @@ def forge(world: SimWorld) -> None:
 # --- what breaks --------------------------------------------------------------------------------
 
 
+WHERE = (
+    "publish",
+    "published",
+    "commit",
+    "stripe.pay",
+    "stripe.annotate",
+    "stripe.create",
+    "stripe.update",
+    "stripe.credit",
+    "stripe.invoice",
+    "payee.make_invoice",
+    "payee.lookup",
+    "on its way",
+)
+"""Names of points at which a process ends more interestingly than elsewhere."""
+
+
+def _where(world: SimWorld) -> tuple[str, int]:
+    """A name to wait for and how often, or any point."""
+    if world.rng.random() < 0.5:
+        return world.rng.choice(WHERE), world.rng.choice((1, 1, 2, 4))
+    return "", world.rng.choice((1, world.rng.randint(1, 20), world.rng.randint(1, 300)))
+
+
 def kill(world: SimWorld) -> None:
     bot = world.active()
     if bot is not None:
-        bot.life.kill_in = world.rng.choice((1, world.rng.randint(1, 20), world.rng.randint(1, 300)))
+        bot.life.kill_at, bot.life.kill_in = _where(world)
 
 
 def freeze(world: SimWorld) -> None:
@@ -148,7 +172,7 @@ def freeze(world: SimWorld) -> None:
     if bot is None:
         return
     bot.life.freeze_s = world.rng.choice((10, 40, 700, 700, 2 * HOUR_S, 9 * HOUR_S))
-    bot.life.freeze_in = world.rng.choice((1, world.rng.randint(1, 30), world.rng.randint(1, 200)))
+    bot.life.freeze_at, bot.life.freeze_in = _where(world)
     if world.rng.random() < 0.7:
         second(world)
 

@@ -13,7 +13,15 @@ from billing.errors import PurserError
 from billing.events import EventWorker
 from billing.handlers import Handlers
 from billing.lease import RENEW_EVERY_S, Lease
-from billing.model import Connection, ConnectionRole, ConnectionState, Rail
+from billing.model import (
+    Connection,
+    ConnectionRole,
+    ConnectionState,
+    PaymentRequest,
+    Rail,
+    RequestState,
+)
+from billing.observations import observe_request, operator_reading
 from billing.orders import Orders
 from billing.outbox import OutboxWorker
 from billing.payer_replies import Witness
@@ -163,6 +171,24 @@ class Bot:
             await self.reconciler.run_once(self.world.clock.now())
         except PurserError as error:
             self.world.say(f"reconcile failed: {error}")
+
+    async def resolve_by_hand(self) -> None:
+        """The operator's `purser payments resolve` for what was escalated, by the wallet's own
+        books."""
+        async with self.rt.unit() as unit:
+            found = await unit.tx.fetch_all(PaymentRequest, "payments.everything", count=1000)
+            for request in found:
+                if request.escalated_at is None or request.state is not RequestState.OPEN:
+                    continue
+                if unit.now < request.expires_at + request.margin_s:
+                    continue
+                truth = self.world.payee.invoices[request.payment_hash]
+                if truth.state == "accepted":
+                    continue
+                self.world.count("resolved_by_hand")
+                is_settled = truth.state == "settled"
+                reading = operator_reading(request, settled=is_settled, now=unit.now)
+                await observe_request(self.rt, unit, request, reading)
 
     async def _keep_lease(self) -> None:
         """As in production, but only while something is under way: idle weeks are skipped."""

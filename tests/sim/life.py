@@ -1,4 +1,4 @@
-"""One life of the bot's process: real workers on the shared database, killed or frozen at any point."""
+"""One life of the bot's process: real workers on the shared database, ended at any point."""
 
 from __future__ import annotations
 
@@ -88,6 +88,8 @@ class Life:
         self.kill_in: int | None = None
         self.freeze_in: int | None = None
         self.freeze_s = 0
+        self.kill_at = ""
+        self.freeze_at = ""
         self.busy = 0
         self.began = asyncio.Event()
         self._thawed = asyncio.Event()
@@ -104,7 +106,7 @@ class Life:
     def may_die(self, where: str) -> None:
         """A point that only kills: inside a transaction nobody stands still."""
         self.check()
-        if self.kill_in is not None:
+        if self.kill_in is not None and self.kill_at in where:
             self.kill_in -= 1
             if self.kill_in <= 0:
                 self.world.count("killed")
@@ -114,7 +116,7 @@ class Life:
 
     async def point(self, where: str) -> None:
         self.may_die(where)
-        if self.freeze_in is not None:
+        if self.freeze_in is not None and self.freeze_at in where:
             self.freeze_in -= 1
             if self.freeze_in <= 0:
                 self.freeze_in = None
@@ -245,8 +247,6 @@ class Port:
             return method
 
         async def through(*args: Any, **kwargs: Any) -> Any:
-            return await self._life.call(
-                f"{self._prefix}.{name}", lambda: method(*args, **kwargs)
-            )
+            return await self._life.call(f"{self._prefix}.{name}", lambda: method(*args, **kwargs))
 
         return through

@@ -95,7 +95,7 @@ class OutsidePayee:
         self.invoices[payment_hash] = LnInvoice(
             bolt11,
             preimage.hex(),
-            description.split("(")[-1].rstrip(")"),
+            description.rsplit("(", maxsplit=1)[-1].rstrip(")"),
             bolt11.expires_at + self.world.rng.choice((0, 60, MARGIN_S - 1)),
         )
         self.world.say(f"payee made {payment_hash[:8]} for {description}, {expiry_s} s")

@@ -1,4 +1,4 @@
-"""Checkers of the money rules, at the instant something leaves the bot, from the outside's truth."""
+"""Checkers of the money rules at the instant something leaves the bot, by the outside's truth."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ async def _run(seed: int, steps: int) -> Result:
             bot.life.die()
         await asyncio.sleep(0)
         await world.bury()
-    trace = [f"{_clock(at)}  {LONG_HEX.sub(str(), text)}" for at, text in world.trace]
+    trace = [f"{_clock(at)}  {LONG_HEX.sub('', text)}" for at, text in world.trace]
     return Result(seed, world.violations, world.counts, trace)
 
 
@@ -158,4 +158,7 @@ async def _drain(world: SimWorld) -> None:
                 return
         if number < len(DRAIN) - 1:
             actions.reconcile(world)
+            bot = world.active()
+            if bot is not None and number == len(DRAIN) - 3:
+                bot.life.spawn("operator", bot.resolve_by_hand())
             await world.pass_time(1)

@@ -119,8 +119,11 @@ class SimWorld:
     @property
     def credits(self) -> list[tuple[str, Mapping[str, Any]]]:
         """Every credit that Stripe booked, once for each operation."""
-        found = {a["operation_id"]: (n, a) for n, a in self.stripe.gateway.calls
-                 if n == "credit_customer"}
+        found = {
+            a["operation_id"]: (n, a)
+            for n, a in self.stripe.gateway.calls
+            if n == "credit_customer"
+        }
         return list(found.values())
 
     # --- telling --------------------------------------------------------------------------------

@@ -1,0 +1,351 @@
+"""Planted bugs: each breaks one rule in the real code while it is entered, none stands in it."""
+
+# ruff: noqa: T201
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from billing import (
+    collection,
+    handlers,
+    lease,
+    observations,
+    payments,
+    resolver,
+    subscription_sync,
+)
+from billing.model import AttemptState, PaymentAttempt, RequestState
+from billing.payments import AttemptSeen, RequestSeen
+from billing.rails import card, choice, issue, nwc
+from billing.settlements import Placer
+from billing.store import operations
+from billing.store import payments as payments_store
+from tests.sim.bot import Bot
+from tests.sim.run import run_seed
+from wallet.outcome import Refused, Unknown
+from wallet.ports import NotFound, Transaction, Unreachable, WalletError
+
+
+def unknown_is_failed() -> Any:
+    """PAYMENT_FAILED is taken for a refusal (M5)."""
+    real = observations._apply_outcome
+
+    async def wrong(rt: Any, unit: Any, attempt: Any, outcome: Any) -> None:
+        if isinstance(outcome, Unknown):
+            outcome = Refused(outcome.code, outcome.reason)
+        await real(rt, unit, attempt, outcome)
+
+    return patch.object(observations, "_apply_outcome", wrong)
+
+
+def intent_after_effect() -> Any:
+    """The attempt is stored once the wallet was asked (M1)."""
+
+    async def wrong(self: Any, invoice: Any, connection: Any, payer: Any, request: Any) -> str:
+        sealed = payer.prepare_pay(
+            request.bolt11, now=self.rt.clock.now(), expiration=request.expires_at - 60
+        )
+        await payer.publish_pay(sealed, permit=self.rt.fence.is_held)
+        attempt = self._intent(invoice, connection, request, sealed)
+        async with self.rt.unit() as unit:
+            await nwc.payments.insert_attempt(unit.tx, attempt)
+            await unit.tx.execute("invoices.count_nwc_try", id=invoice.id)
+            await observations.observe_attempt(
+                self.rt, unit, attempt, AttemptSeen.CLAIMED_FOR_WRITE
+            )
+        return "started"
+
+    return patch.object(nwc.NwcRail, "_pay", wrong)
+
+
+def in_flight_failed_on_restart() -> Any:
+    """What was in flight when the process ended is given up at the start (M5, M8)."""
+    real = Bot._put_to_work
+
+    def wrong(self: Bot) -> None:
+        real(self)
+        self.life.spawn("clean up", _give_up(self))
+
+    async def _give_up(bot: Bot) -> None:
+        async with bot.rt.unit() as unit:
+            live = await unit.tx.fetch_all(PaymentAttempt, "payments.live_attempts")
+            for attempt in live:
+                if attempt.state is AttemptState.IN_FLIGHT:
+                    await observations.observe_attempt(
+                        bot.rt, unit, attempt, AttemptSeen.NOT_WRITTEN, outcome="RESTARTED"
+                    )
+
+    return patch.object(Bot, "_put_to_work", wrong)
+
+
+def new_request_before_death() -> Any:
+    """Another automatic rail starts at expiry, without margin or look-up (M2, M4)."""
+
+    def wrong(request: Any, *, now: int) -> bool:
+        return request.state is not RequestState.OPEN
+
+    def early(request: Any, *, now: int, people_only: bool) -> Any:
+        seen = RequestSeen.PROVEN_UNPAID if now >= request.expires_at else RequestSeen.UNPAID
+        return payments.LookupReading(seen, now, 1, 0)
+
+    return _all(
+        patch.object(choice, "is_beyond_margin", wrong),
+        patch.object(issue, "is_beyond_margin", wrong),
+        patch.object(payments, "_read_unpaid", early),
+    )
+
+
+def key_from_arguments() -> Any:
+    """The idempotency key is made of what is asked, not stored for the attempt (M11)."""
+    real = operations.begin
+
+    async def wrong(tx: Any, rt: Any, kind: str, subject: str) -> Any:
+        operation = await real(tx, rt, kind, subject)
+        return dataclasses.replace(operation, id=f"op_{kind}_{subject}")
+
+    plan = subscription_sync.SubscriptionSync._change_of
+
+    def planned(self: Any, tenant: Any, step: Any, wanted: Any, ordered: Any) -> Any:
+        change = plan(self, tenant, step, wanted, ordered)
+        if change is None:
+            return None
+        key = f"{tenant.pubkey[:8]}:{change.kind}:{change.quantities}"
+        return dataclasses.replace(
+            change, items_operation_id=f"items:{key}", invoice_operation_id=f"invoice:{key}"
+        )
+
+    return _all(
+        patch.object(operations, "begin", wrong),
+        patch.object(subscription_sync.SubscriptionSync, "_change_of", planned),
+    )
+
+
+def payload_trusted() -> Any:
+    """An event's payload is believed instead of the object fetched again (C4)."""
+    real = handlers.Handlers._invoice
+
+    async def wrong(self: Any, event: Any) -> Any:
+        view = await real(self, event)
+        said = json.loads(event.payload)["data"]["object"]
+        if view is None:
+            return view
+        return dataclasses.replace(
+            view,
+            status=said.get("status", view.status),
+            amount_remaining_minor=said.get("remaining", view.amount_remaining_minor),
+        )
+
+    return patch.object(handlers.Handlers, "_invoice", wrong)
+
+
+def error_is_unpaid() -> Any:
+    """A look-up that fails or finds nothing says unpaid (M2, M6)."""
+    real = resolver.read_lookup
+
+    def wrong(request: Any, answer: Any, **more: Any) -> Any:
+        if isinstance(answer, Unreachable | WalletError | NotFound):
+            answer = Transaction(
+                request.payment_hash, "incoming", "pending", request.amount_msat, None, None, None
+            )
+        return real(request, answer, **more)
+
+    return patch.object(resolver, "read_lookup", wrong)
+
+
+def late_money_ignored() -> Any:
+    """A dead request is never looked at again (M9)."""
+    real = resolver.next_lookup
+
+    def wrong(request: Any, reading: Any, *, now: int) -> int | None:
+        if payments.after_request(request.state, reading.seen).state is RequestState.DEAD:
+            return None
+        return real(request, reading, now=now)
+
+    return patch.object(resolver, "next_lookup", wrong)
+
+
+def lock_per_process() -> Any:
+    """Two processes both think that they are alone (M3)."""
+    real = lease.Lease.take
+
+    async def take(self: Any) -> bool:
+        await real(self)
+        async with self.engine.transaction() as tx:
+            self._token = int(await tx.scalar("leases.fence", name=lease.NAME))
+        self._expires_at = 1 << 60
+        return True
+
+    async def renew(self: Any) -> bool:
+        return True
+
+    return _all(patch.object(lease.Lease, "take", take), patch.object(lease.Lease, "renew", renew))
+
+
+def card_without_intent() -> Any:
+    """The card is charged with no row that says so (M1, M4)."""
+
+    async def wrong(self: Any, invoice: Any) -> str:
+        async with self.rt.unit() as unit:
+            operation = await operations.begin(unit.tx, self.rt, "pay_card", invoice.id)
+        try:
+            await self.stripe.pay_by_card(operation.id, invoice.id)
+        finally:
+            async with self.rt.unit() as unit:
+                await operations.finish(unit.tx, operation.id, "called", now=unit.now)
+        return "started"
+
+    return patch.object(card.CardRail, "start", wrong)
+
+
+def void_money_dropped() -> Any:
+    """Money for an invoice that is void counts as placed (M9)."""
+
+    async def wrong(self: Any, unit: Any, money: Any, amount_minor: int) -> None:
+        await payments_store.place_settlement(
+            unit.tx,
+            money,
+            money.state.__class__.CREDITED,
+            target_invoice_id=None,
+            credit_minor=0,
+            credit_operation_id=None,
+            next_try_at=None,
+        )
+
+    return patch.object(Placer, "_to_credit", wrong)
+
+
+def shown_is_sent_to_a_wallet() -> Any:
+    """A request that a person holds is also sent to the wallet (M4)."""
+
+    def wrong(s: Any, request: Any) -> bool:
+        return bool(request.expires_at - s.now >= choice.REUSE_LEFT_S)
+
+    return patch.object(choice, "_is_unused", wrong)
+
+
+def hash_not_noted() -> Any:
+    """The hash is not written into the invoice's metadata (M1)."""
+
+    async def wrong(self: Any, request: Any) -> None:
+        async with self.rt.unit() as unit:
+            await unit.tx.execute("payments.note_request", id=request.id, now=unit.now)
+
+    return patch.object(issue.Issuer, "note", wrong)
+
+
+def claimed_preimage_is_paid() -> Any:
+    """What the payer says, or a preimage in a look-up, counts as money (M6)."""
+    real = resolver.read_lookup
+
+    def wrong(request: Any, answer: Any, **more: Any) -> Any:
+        if isinstance(answer, Transaction) and answer.preimage:
+            answer = dataclasses.replace(answer, state="settled", settled_at=more["now"])
+        return real(request, answer, **more)
+
+    return patch.object(resolver, "read_lookup", wrong)
+
+
+def open_auto_advance() -> Any:
+    """Stripe's own collection is not stopped first (M4)."""
+    real = collection.choose
+
+    def wrong(s: Any) -> Any:
+        return real(dataclasses.replace(s, view=dataclasses.replace(s.view, auto_advance=False)))
+
+    return patch.object(collection, "choose", wrong)
+
+
+def held_is_nothing() -> Any:
+    """Money that our wallet holds for a dead request does not keep the next rail away (M4)."""
+
+    def wrong(request: Any, *, now: int) -> bool:
+        dies_at = request.expires_at + request.margin_s
+        is_over = request.state is not RequestState.OPEN
+        return is_over and now >= dies_at and (request.last_lookup_at or 0) >= dies_at
+
+    return _all(
+        patch.object(choice, "is_beyond_margin", wrong),
+        patch.object(payments, "is_beyond_margin", wrong),
+    )
+
+
+def written_late() -> Any:
+    """Neither clock nor lease is looked at before the write (M3)."""
+    real = nwc.NwcRail._publish
+
+    async def wrong(self: Any, payer: Any, sealed: Any, attempt: Any, not_after: int) -> None:
+        class Always:
+            async def publish_pay(self, request: Any, *, permit: Any) -> Any:
+                return await payer.publish_pay(request, permit=lambda: True)
+
+        await real(self, Always(), sealed, attempt, not_after)
+
+    return patch.object(nwc.NwcRail, "_publish", wrong)
+
+
+@contextmanager
+def _all(*patches: Any) -> Iterator[None]:
+    with ExitStack() as stack:
+        for each in patches:
+            stack.enter_context(each)
+        yield
+
+
+MUTANTS: dict[str, Callable[[], Any]] = {
+    make.__name__: make
+    for make in (
+        unknown_is_failed,
+        intent_after_effect,
+        in_flight_failed_on_restart,
+        new_request_before_death,
+        key_from_arguments,
+        payload_trusted,
+        error_is_unpaid,
+        late_money_ignored,
+        lock_per_process,
+        card_without_intent,
+        void_money_dropped,
+        shown_is_sent_to_a_wallet,
+        hash_not_noted,
+        claimed_preimage_is_paid,
+        open_auto_advance,
+        held_is_nothing,
+        written_late,
+    )
+}
+
+
+def hunt(name: str, seeds: range) -> tuple[int, str] | None:
+    """Seeds until the planted bug is caught, and the rule that caught it; None: not caught."""
+    with MUTANTS[name]():
+        for number, seed in enumerate(seeds, 1):
+            result = run_seed(seed)
+            if result.violations:
+                first = result.violations[0]
+                return number, f"{first.rule}: {first.text[:100]}"
+    return None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.sim.mutants")
+    parser.add_argument("--seeds", type=int, default=200, help="give up after so many")
+    parser.add_argument("--start", type=int, default=0)
+    parser.add_argument("names", nargs="*", default=[])
+    args = parser.parse_args()
+    missed = 0
+    for name in args.names or MUTANTS:
+        caught = hunt(name, range(args.start, args.start + args.seeds))
+        missed += caught is None
+        told = f"caught after {caught[0]:4d} seeds by {caught[1]}" if caught else "NOT CAUGHT"
+        print(f"{name:30} {told}", flush=True)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
