@@ -7,12 +7,12 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import structlog
 
 from billing.ports import Clock, Ids
-from billing.store.engine import Engine, Tx
+from billing.store.engine import Engine, StoreLocked, Tx
 
 log = structlog.stdlib.get_logger("purser")
 
@@ -20,6 +20,10 @@ Fact: TypeAlias = (
     str | int | bool | list[str] | list[dict[str, str | int | None]] | dict[str, int] | None
 )
 """What may stand in an audit line or a message: plain, and never a secret."""
+
+
+LEASE: Final = "purser"
+"""The lease of the one active instance (`billing.lease`)."""
 
 
 class Fence(Protocol):
@@ -127,14 +131,24 @@ class Runtime:
 
     @asynccontextmanager
     async def unit(self) -> AsyncIterator[Unit]:
-        """A transaction; after the commit its lines are logged and the workers woken."""
+        """A transaction; after the commit its lines are logged and the workers woken.
+
+        Raises `StoreLocked` where another instance has taken the lease: a process that was frozen
+        and thawed must neither write nor, since every call is preceded by a unit, call anybody.
+        """
         async with self.engine.transaction() as tx:
+            await self._check_fence(tx)
             unit = Unit(tx, self.clock.now(), self.clock.billing_now())
             yield unit
         for line in unit.lines:
             log.info(line.kind, tenant=line.tenant, subject=line.subject, **line.facts)
         if unit.lines:
             self.wakeups.changed()
+
+    async def _check_fence(self, tx: Tx) -> None:
+        ours = self.fence.token
+        if ours and await tx.scalar("leases.fence", name=LEASE) != ours:
+            raise StoreLocked("another instance of Purser has taken over; this one must end")
 
     async def alarm(self, unit: Unit, key: str, what: str) -> None:
         """Tell the operators once for this key: by DM and in the log. `what` names no secret."""

@@ -34,6 +34,7 @@ SLOW_S: Final = 5.0
 RECONCILE_S: Final = 900.0
 """What every webhook missed is found within a quarter of an hour."""
 IDENTITY_S: Final = 86_400.0
+SWEEP_S: Final = 60.0
 READINGS_S: Final = 15.0
 CLOCK_POLL_S: Final = 0.5
 LEASE_WAIT_S: Final = 2.0
@@ -156,6 +157,7 @@ class App:
             self._worker("refunds", parts.workers.refunds, QUICK_S),
             self._worker("prober", parts.workers.prober, QUICK_S),
             self._worker("idle wallets", parts.core.wallets, 60.0, wakes=False),
+            self._worker("sweep", parts.workers.sweeper, SWEEP_S, wakes=False),
             self._worker("readings", self.readings, READINGS_S, wakes=False),
             self._worker("reconcile", parts.workers.reconciler, RECONCILE_S, wakes=False),
             self._periodic("identity", self._publish_identity, IDENTITY_S),

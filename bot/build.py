@@ -41,6 +41,7 @@ from billing.store.vault import Key, KeyRing, Vault
 from billing.stripe_gateway import StripeSdkGateway
 from billing.subscription_changes import Changer
 from billing.subscription_sync import SubscriptionSync
+from billing.sweep import Sweeper
 from billing.unit import Runtime, Wakeups
 from bot.clock import SystemClock, SystemIds
 from bot.config import Config
@@ -104,6 +105,7 @@ class Workers:
     outbox: OutboxWorker
     prober: Prober
     reconciler: Reconciler
+    sweeper: Sweeper
     refunds: RefundWorker
 
 
@@ -259,7 +261,8 @@ def _build_workers(core: Core) -> Workers:
         keeper=RelayKeeper(rt, core.host, core.catalogue, config.relay_domain),
         outbox=OutboxWorker(rt, courier),
         prober=Prober(rt, core.wallets, core.wallets),
-        reconciler=Reconciler(rt, stripe),
+        reconciler=Reconciler(rt, stripe, core.catalogue),
+        sweeper=Sweeper(rt, core.wallets),
         refunds=RefundWorker(rt, stripe, LightningRefunds(rt, core.wallets, core.wallets)),
     )
 

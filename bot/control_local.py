@@ -29,6 +29,7 @@ from bot.control import (
     find_running,
     socket_path,
 )
+from bot.control_refunds import RefundControl
 from bot.logs import redact
 from bot.nostr import nip17
 from bot.nostr.directory import Directory, Found
@@ -81,6 +82,22 @@ class LocalOperator:
             )
             state = await observe_request(rt, unit, request, reading)
         return {"request": request.id, "invoice": request.invoice_id, "state": state.value}
+
+    async def refund(
+        self, invoice: str, *, amount: str | None, to: str | None, reason: str, again: bool
+    ) -> Json:
+        """See `bot.control_refunds`."""
+        return await RefundControl(self.core).refund(invoice, amount, to, reason, again=again)
+
+    async def credit(
+        self, pubkey: str, *, amount: str, currency: str | None, reason: str, again: bool
+    ) -> Json:
+        """See `bot.control_refunds`."""
+        return await RefundControl(self.core).credit(pubkey, amount, currency, reason, again=again)
+
+    async def decide_refund(self, refund: str, *, paid: bool, reason: str) -> Json:
+        """See `bot.control_refunds`."""
+        return await RefundControl(self.core).decide(refund, paid=paid, reason=reason)
 
     async def send_dm(self, pubkey: str, text: str) -> list[Json]:
         """Wrapped and published at once, beside the outbox: the answers are the point."""
@@ -142,7 +159,7 @@ def _allow(request: PaymentRequest, *, settled: bool, now: int) -> None:
     """M2: only what our wallet can no longer decide, after expiry and margin."""
     if request.state is RequestState.SETTLED:
         raise ControlRefused(f"{request.id} is settled already, and that is final")
-    if request.state is RequestState.DEAD and not settled:
+    if request.state is RequestState.DEAD and not settled and request.claimed_at is None:
         raise ControlRefused(f"{request.id} is dead already")
     wait_s = request.expires_at + request.margin_s - now
     if wait_s > 0:

@@ -13,7 +13,7 @@ from billing.observations import observe_request, operator_reading
 from billing.payments import PUBLISH_WINDOW_S, is_beyond_margin
 from billing.rails.issue import metadata_of
 from billing.store import payments
-from billing.store.engine import ConstraintViolated
+from billing.store.engine import ConstraintViolated, StoreLocked
 from tests.books import check_all, check_one_payer_at_a_time
 from tests.crashes import Tripwire
 from tests.world import ALICE, World
@@ -83,10 +83,12 @@ async def test_m14_a_successors_fence_shuts_the_first_process_out(world: World) 
     # A clock that jumped back lets the first one believe in its lease: the stored fence does not.
     world.lease._expires_at = world.clock.now() + 1_000
     assert world.lease.is_held()
-    for worker in (world.sync, world.collector, world.collector):
-        await world.deliver_events()
-        await worker.run_once(world.clock.now())
+    calls = len(world.stripe.calls)
+    for worker in (world.sync, world.collector, world.placer, world.outbox):
+        with pytest.raises(StoreLocked):
+            await worker.run_once(world.clock.now())
     assert world.payer.sent == []
+    assert len(world.stripe.calls) == calls
     assert not await world.lease.renew()
     assert not world.lease.is_held()
 
