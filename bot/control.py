@@ -62,6 +62,22 @@ class Operator(Protocol):
         """Decide a payment request in place of a wallet that is gone (M2)."""
         ...
 
+    async def refund(
+        self, invoice: str, *, amount: str | None, to: str | None, reason: str, again: bool
+    ) -> Json:
+        """Open a refund of a paid invoice (bot.control_refunds)."""
+        ...
+
+    async def credit(
+        self, pubkey: str, *, amount: str, currency: str | None, reason: str, again: bool
+    ) -> Json:
+        """Open a credit on a tenant's balance."""
+        ...
+
+    async def decide_refund(self, refund: str, *, paid: bool, reason: str) -> Json:
+        """Decide a refund in place of a spending wallet that cannot."""
+        ...
+
     async def send_dm(self, pubkey: str, text: str) -> list[Json]:
         """Send a message now: [{relay_url, accepted, message}] of each relay."""
         ...
@@ -78,6 +94,23 @@ CALLS: Final[Mapping[str, Call]] = {
     "reconcile": lambda operator, args: operator.reconcile(dry_run=bool(args["dry_run"])),
     "resolve": lambda operator, args: operator.resolve(
         str(args["thing"]), settled=args["settled"] is True, reason=str(args["reason"])
+    ),
+    "refund": lambda operator, args: operator.refund(
+        str(args["invoice"]),
+        amount=args["amount"],
+        to=args["to"],
+        reason=str(args["reason"]),
+        again=args["again"] is True,
+    ),
+    "credit": lambda operator, args: operator.credit(
+        str(args["pubkey"]),
+        amount=str(args["amount"]),
+        currency=args["currency"],
+        reason=str(args["reason"]),
+        again=args["again"] is True,
+    ),
+    "decide_refund": lambda operator, args: operator.decide_refund(
+        str(args["refund"]), paid=args["paid"] is True, reason=str(args["reason"])
     ),
     "send_dm": lambda operator, args: operator.send_dm(str(args["pubkey"]), str(args["text"])),
 }
@@ -175,6 +208,26 @@ class RemoteOperator:
 
     async def resolve(self, thing: str, *, settled: bool, reason: str) -> Json:
         found: Json = await self._ask("resolve", thing=thing, settled=settled, reason=reason)
+        return found
+
+    async def refund(
+        self, invoice: str, *, amount: str | None, to: str | None, reason: str, again: bool
+    ) -> Json:
+        found: Json = await self._ask(
+            "refund", invoice=invoice, amount=amount, to=to, reason=reason, again=again
+        )
+        return found
+
+    async def credit(
+        self, pubkey: str, *, amount: str, currency: str | None, reason: str, again: bool
+    ) -> Json:
+        found: Json = await self._ask(
+            "credit", pubkey=pubkey, amount=amount, currency=currency, reason=reason, again=again
+        )
+        return found
+
+    async def decide_refund(self, refund: str, *, paid: bool, reason: str) -> Json:
+        found: Json = await self._ask("decide_refund", refund=refund, paid=paid, reason=reason)
         return found
 
     async def send_dm(self, pubkey: str, text: str) -> list[Json]:

@@ -23,6 +23,7 @@ from billing.model import (
     Tenant,
 )
 from billing.money import format_fiat
+from billing.refunds import Refund
 from billing.store.engine import MigratableEngine, Tx
 from billing.store.migrate import require_current
 from billing.store.open import open_engine
@@ -111,6 +112,14 @@ async def invoices(tx: Tx) -> list[Row]:
             "remaining": format_fiat(invoice.amount_remaining_minor, invoice.currency),
         }
         for invoice in await tx.fetch_all(Invoice, "invoices.everything")
+    ]
+
+
+async def refunds(tx: Tx, count: int) -> list[Row]:
+    """Newest first."""
+    return [
+        plain(refund) | {"amount": format_fiat(refund.amount_minor, refund.currency)}
+        for refund in await tx.fetch_all(Refund, "refunds.everything", count=count)
     ]
 
 

@@ -9,7 +9,19 @@ from typing import Annotated
 
 import typer
 
-from bot.cli import books, check, init, messages, operate, run, sandbox, store, tables, wallet
+from bot.cli import (
+    books,
+    check,
+    init,
+    messages,
+    operate,
+    refunds,
+    run,
+    sandbox,
+    store,
+    tables,
+    wallet,
+)
 from bot.cli.common import CHOSEN_BEFORE, EPILOG
 from bot.logs import configure_logs
 
@@ -33,6 +45,8 @@ app.command(rich_help_panel=_CARE)(store.backup)
 app.command(rich_help_panel=_CARE)(operate.reconcile)
 app.command(rich_help_panel=_CARE)(books.audit)
 app.command(rich_help_panel=_CARE)(books.export)
+app.command(rich_help_panel=_CARE)(refunds.refund)
+app.command(rich_help_panel=_CARE)(refunds.credit)
 app.command(rich_help_panel=_CARE)(messages.dm)
 for command in tables.COMMANDS:
     app.command(rich_help_panel=_LOOK)(command)

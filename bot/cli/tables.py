@@ -120,7 +120,26 @@ def messages(
     )
 
 
-COMMANDS: Final = (tenants, relays, invoices, events, messages)
+def refunds(
+    config: ConfigOption = None,
+    tenant: TenantOption = None,
+    limit: LimitOption = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """Refunds and credits, newest first: pending, in flight, done or failed."""
+    columns = ("id", "state", "way", "amount", "invoice_id", "npub", "created_at", "problem")
+    _table(
+        load(config),
+        columns,
+        lambda tx: queries.refunds(tx, MANY if tenant else limit),
+        as_json,
+        tenant,
+        limit,
+        newest_first=True,
+    )
+
+
+COMMANDS: Final = (tenants, relays, invoices, refunds, events, messages)
 
 
 def show(

@@ -12,8 +12,9 @@ from tests.unit.cli.shell import purser
 DOCS = Path(__file__).parents[3] / "docs" / "cli.md"
 COMMANDS = (
     "init", "run", "demo", "sandbox", "check", "migrate", "backup", "reconcile", "payments",
-    "payments resolve", "tenants", "relays", "invoices", "events", "messages", "show", "dm",
-    "audit", "export", "wallet info", "wallet balance", "wallet invoice", "wallet lookup", "wallet pay",
+    "payments resolve", "refund", "credit", "refunds", "tenants", "relays", "invoices", "events",
+    "messages", "show", "dm", "audit", "export", "wallet info", "wallet balance", "wallet invoice",
+    "wallet lookup", "wallet pay",
 )  # fmt: skip
 READERS = ("tenants", "relays", "invoices", "payments", "events", "messages")
 SECRET = "5b" * 32

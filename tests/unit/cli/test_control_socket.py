@@ -41,6 +41,22 @@ class Recorder:
         self.asked.append((thing, settled, reason))
         raise ControlRefused("not yet")
 
+    async def refund(
+        self, invoice: str, *, amount: str | None, to: str | None, reason: str, again: bool
+    ) -> Json:
+        self.asked.append((invoice, amount, to, reason, again))
+        return {"refund": "ref_1"}
+
+    async def credit(
+        self, pubkey: str, *, amount: str, currency: str | None, reason: str, again: bool
+    ) -> Json:
+        self.asked.append((pubkey, amount, currency, reason, again))
+        return {"refund": "ref_2"}
+
+    async def decide_refund(self, refund: str, *, paid: bool, reason: str) -> Json:
+        self.asked.append((refund, paid, reason))
+        return {"refund": refund}
+
     async def send_dm(self, pubkey: str, text: str) -> list[Json]:
         raise RuntimeError(f"a bug with sk_test_secret in {text}")
 
@@ -124,3 +140,16 @@ async def test_too_long_a_path_is_named(tmp_path: Path) -> None:
     path = tmp_path / ("x" * MAX_PATH_BYTES)
     with pytest.raises(ControlFailed, match="107 bytes"):
         await asyncio.wait_for(ControlServer(path, Recorder()).run(), 5)
+
+
+async def test_refunds_and_credits_pass_whole(tmp_path: Path) -> None:
+    async with serving(tmp_path) as recorder:
+        bot = await running(tmp_path)
+        await bot.refund("in_1", amount="2.50", to="card", reason="r", again=False)
+        await bot.credit("ab", amount="1.00", currency=None, reason="r", again=True)
+        await bot.decide_refund("ref_1", paid=True, reason="seen")
+    assert recorder.asked == [
+        ("in_1", "2.50", "card", "r", False),
+        ("ab", "1.00", None, "r", True),
+        ("ref_1", True, "seen"),
+    ]

@@ -171,3 +171,25 @@ async def test_the_story_of_a_tenant_is_everything_of_theirs(world: World) -> No
     assert "bob" not in json.dumps([entry.details for entry in told.entries])
     assert relay is not None
     assert relay.kind == "relay"
+
+
+async def test_c18_a_refund_is_opened_with_its_amount_read_in_the_invoices_currency(
+    world: World,
+) -> None:
+    await order(world)
+    (request,) = await world.requests()
+    world.payee.down = False
+    world.payee.settle(request.payment_hash)
+    await world.pass_time(60, step=30)
+    core = SimpleNamespace(rt=world.rt, stripe=world.stripe, rates=None)
+    operator = LocalOperator(cast(Core, core), world.reconciler)
+    wish: dict[str, Any] = {"to": "balance", "reason": "two weeks down", "again": False}
+    for amount, problem in (("2,50", "no amount"), ("2.505", "no amount"), ("9.00", "between")):
+        with pytest.raises(ControlRefused, match=problem):
+            await operator.refund(request.invoice_id, amount=amount, **wish)
+    made = await operator.refund(request.invoice_id, amount="2.50", **wish)
+    assert (made["state"], made["way"], made["amount"]) == ("pending", "balance", "$2.50")
+    with pytest.raises(ControlRefused):
+        await operator.refund(request.invoice_id, amount="1.00", **wish)
+    (line,) = await audit(world, "refund.pending")
+    assert line["reason"] == "two weeks down"

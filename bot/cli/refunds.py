@@ -1,0 +1,107 @@
+"""`purser refund` and `purser credit`: money that goes back."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+import typer
+
+from bot.cli.common import (
+    ConfigOption,
+    Exit,
+    JsonOption,
+    fail,
+    load,
+    print_facts,
+    print_json,
+    run_async,
+)
+from bot.config import Config
+from bot.control import Json, Operator, RemoteOperator
+from bot.nostr.nip19 import Nip19Error, parse_pubkey
+
+ReasonOption = Annotated[
+    str, typer.Option(help="Why; goes into the audit log and onto Stripe's credit note.")
+]
+AgainOption = Annotated[
+    bool, typer.Option("--again", help="Do it although the same was done a moment ago.")
+]
+
+
+def refund(
+    thing: Annotated[str, typer.Argument(metavar="INVOICE", help="A paid invoice, in_….")],
+    reason: ReasonOption,
+    amount: Annotated[
+        str | None, typer.Option(help="A part of it, as 2.50; otherwise all that is left.")
+    ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(help="lightning, card or balance; otherwise the way it was paid."),
+    ] = None,
+    resolve: Annotated[
+        str | None,
+        typer.Option(
+            help="For a refund (ref_…) that the spending wallet can not decide: paid or failed."
+        ),
+    ] = None,
+    again: AgainOption = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Give money of a paid invoice back: over Lightning, to the card, or as credit.
+
+    Over Lightning the same sats that came go to the tenant's connected wallet, from the connection
+    in [bold][refunds][/bold]. The refund is pending until there is proof; a second one of the same
+    invoice is refused meanwhile.
+    """
+    if resolve is not None and (resolve not in ("paid", "failed") or amount or to):
+        fail("--resolve is paid or failed, and stands alone with --reason", Exit.USAGE)
+
+    async def ask(operator: Operator) -> Json:
+        if resolve is not None:
+            return await operator.decide_refund(thing, paid=resolve == "paid", reason=reason)
+        return await operator.refund(thing, amount=amount, to=to, reason=reason, again=again)
+
+    _show(run_async(_ask(load(config), ask)), as_json)
+
+
+def credit(
+    tenant: Annotated[str, typer.Argument(metavar="NPUB", help="The tenant (npub or hex).")],
+    amount: Annotated[str, typer.Argument(metavar="AMOUNT", help="As 2.50.")],
+    reason: ReasonOption,
+    currency: Annotated[
+        str | None, typer.Option(help="Otherwise stripe.currency of the configuration.")
+    ] = None,
+    again: AgainOption = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Give a tenant credit that no payment stands behind; the next invoices use it up."""
+    try:
+        pubkey = parse_pubkey(tenant)
+    except Nip19Error as error:
+        fail(str(error), Exit.USAGE)
+
+    async def ask(operator: Operator) -> Json:
+        return await operator.credit(
+            pubkey, amount=amount, currency=currency, reason=reason, again=again
+        )
+
+    _show(run_async(_ask(load(config), ask)), as_json)
+
+
+async def _ask(config: Config, ask: Callable[[Operator], Awaitable[Json]]) -> Json:
+    from bot.control_local import open_operator
+
+    async with open_operator(config) as operator:
+        done = await ask(operator)
+    is_running = isinstance(operator, RemoteOperator)
+    return done | {"next": "the bot acts on it" if is_running else "the bot acts at its next start"}
+
+
+def _show(done: Json, as_json: bool) -> None:
+    if as_json:
+        print_json(done)
+    else:
+        print_facts(done)
