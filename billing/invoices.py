@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from billing.model import AttemptState, HostedRelay, Invoice, Rail, RelayState
+from billing.receipts import receipt
 from billing.store import invoices, ledger, payments, tenants
 from billing.unit import Runtime, Unit
 from billing.views import InvoiceView
@@ -99,6 +100,7 @@ async def _on_paid(rt: Runtime, unit: Unit, invoice: Invoice, view: InvoiceView)
             paid_by=paid_by,
             relays=[relay.name for relay in carried],
             brought_up=[relay.name for relay in brought],
+            **await receipt(unit, invoice, view, view.metadata.get(PAID_BY_KEY)),
         )
     del rt
 

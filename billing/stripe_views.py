@@ -88,6 +88,7 @@ def invoice_view(raw: Raw) -> InvoiceView:
         raise ValueError("an invoice's status is unknown")
     parent = raw.get("parent") or {}
     details = parent.get("subscription_details") or {}
+    covers_from, covers_until = _covered(raw)
     return InvoiceView(
         id=_text(raw, "id"),
         customer_id=id_of(raw.get("customer")) or "",
@@ -110,7 +111,20 @@ def invoice_view(raw: Raw) -> InvoiceView:
         attempted=bool(raw.get("attempted")),
         next_payment_attempt_at=_optional_int(raw, "next_payment_attempt"),
         metadata=_metadata(raw),
+        covers_from=covers_from,
+        covers_until=covers_until,
     )
+
+
+def _covered(raw: Raw) -> tuple[int | None, int | None]:
+    """From the start of the first charged line to the end of the last. Only for people: lines
+    beyond the first ten, which Stripe leaves out, are not asked for."""
+    lines = (raw.get("lines") or {}).get("data") or []
+    periods = [line["period"] for line in lines if line["amount"] > 0 and line.get("period")]
+    if not periods:
+        return None, None
+    starts = [_int(period, "start") for period in periods]
+    return min(starts), max(_int(period, "end") for period in periods)
 
 
 def event_view(raw: Raw) -> StripeEvent:

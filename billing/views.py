@@ -73,7 +73,8 @@ class SubscriptionView:
 
 @dataclass(frozen=True, slots=True)
 class InvoiceView:
-    """An invoice, re-fetched; amounts in minor units of `currency`."""
+    """An invoice, re-fetched; amounts in minor units of `currency`. `period_*` is Stripe's, for a
+    renewal the time before it; `covers_*` is what its charged lines pay for."""
 
     id: str
     customer_id: str
@@ -96,6 +97,8 @@ class InvoiceView:
     attempted: bool = False
     next_payment_attempt_at: int | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    covers_from: int | None = None
+    covers_until: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,12 @@ One function per kind in the registry; a test checks that every kind that billin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, Final, TypeAlias
 
-from billing.money import format_fiat, format_sats
+from billing.money import exponent, format_fiat, format_sats
 
 Facts: TypeAlias = Mapping[str, Any]
 Text: TypeAlias = Callable[[Facts], str]
@@ -181,7 +182,39 @@ def _invoice_paid(f: Facts) -> str:
     }.get(str(f["paid_by"]), "")
     what = f" for {_list(f['relays'])}" if f["relays"] else ""
     up = f" {_list(f['brought_up'])} comes up now." if f["brought_up"] else ""
-    return f"Paid{' ' + how if how else ''}: {_amount(f)}{what}. Thank you.{up}"
+    said = f"Paid{' ' + how if how else ''}: {_amount(f)}{what}. Thank you.{up}"
+    return "\n".join([said, *_receipt(f)])
+
+
+def _receipt(f: Facts) -> Iterator[str]:
+    """For the tenant's own books; what is not known is left out."""
+    rows = [f"Receipt {f['number']}"] if f.get("number") else []
+    if f.get("amount_msat"):
+        sources = (
+            f" ({_list(f['rate_sources'])}, {date(f['rate_at'])})" if f["rate_sources"] else ""
+        )
+        price = format_price(str(f["rate"]), str(f["currency"]))
+        rows.append(f"{format_sats(int(f['amount_msat']))} at {price} for 1 BTC{sources}")
+    if f.get("credit_minor"):
+        rows.append(f"{_amount(f, 'credit_minor')} of it from your credit")
+    if f.get("covers_until"):
+        rows.append(f"period {day(f['covers_from'])} to {day(f['covers_until'])}")
+    if rows:
+        yield "\n" + ", ".join(rows) + "."
+    if f.get("payment_hash"):
+        yield f"Payment hash: {f['payment_hash']}"
+
+
+def day(epoch_s: int) -> str:
+    """`21 Nov 2026`, UTC."""
+    return f"{datetime.fromtimestamp(epoch_s, UTC):%-d %b %Y}"
+
+
+def format_price(price: str, currency: str) -> str:
+    """Of one bitcoin, in whole cents: `$100,000.00`; a receipt needs no more."""
+    step = Decimal(1).scaleb(-exponent(currency))
+    rounded = Decimal(price).quantize(step, ROUND_HALF_EVEN)
+    return format_fiat(int(rounded.scaleb(exponent(currency))), currency)
 
 
 def _invoices(f: Facts) -> str:

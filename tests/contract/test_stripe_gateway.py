@@ -597,3 +597,15 @@ async def test_all_invoices_and_customers_are_listed_whatever_their_state(stage:
     customers = await stage.gateway.all_customers()
     assert [c.metadata["purser_pubkey"] for c in customers] == ["cd" * 32, PUBKEY]
     assert customers[-1].id == sub.customer_id
+
+
+async def test_an_invoice_says_which_time_it_pays_for(stage: Stage) -> None:
+    """A renewal's own period is the time before it; its lines are what a receipt names."""
+    sub = await running(stage)
+    first = await first_invoice(stage, sub)
+    item = sub.items[0]
+    assert (first.covers_from, first.covers_until) == (item.period_start, item.period_end)
+    second = await renewal(stage, sub)
+    assert second.covers_from == item.period_end
+    assert second.covers_until is not None
+    assert second.covers_until > item.period_end

@@ -137,6 +137,7 @@ class Invoice:
     next_attempt: int | None = None
     finalizes_at: int | None = None
     card: CardProgress = "none"
+    covers: tuple[int | None, int | None] = (None, None)
 
     @property
     def total(self) -> int:
@@ -166,6 +167,8 @@ class Invoice:
             attempted=self.attempts > 0,
             next_payment_attempt_at=self.next_attempt,
             metadata=dict(self.metadata),
+            covers_from=self.covers[0],
+            covers_until=self.covers[1],
         )
 
 
@@ -291,6 +294,8 @@ class Books:
         self.invoices[invoice.id] = invoice
         if sub is not None:
             sub.latest_invoice_id = invoice.id
+            begin = self.now if reason == "manual" else sub.period_start
+            invoice.covers = (begin, sub.period_end)
         self.tell("invoice.created", invoice)
         return invoice
 
