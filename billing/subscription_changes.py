@@ -124,11 +124,23 @@ class Changer:
                 subscription_id=subscription_id,
             )
         if invoice is None:
-            # Nothing pending at Stripe means that nobody would pay for it (M12).
-            raise PurserError(subscription_id, "an addition made no proration lines to pay")
+            invoice = await self._renewal_since(change, subscription_id)
         await self._carry(tenant, change, invoice)
         view = await self.stripe.subscription(subscription_id)
         await self._done(tenant, change, view, invoice.id)
+
+    async def _renewal_since(self, change: Change, subscription_id: str) -> InvoiceView:
+        """A renewal that came before our invoice took the proration lines with it: it carries
+        what was ordered. Else nobody would pay for it (M12)."""
+        # Invoices live in billing time, the change was stored in wire time.
+        ahead_s = self.rt.clock.billing_now() - self.rt.clock.now()
+        view = await self.stripe.subscription(subscription_id)
+        if view.latest_invoice_id is not None:
+            latest = await self.stripe.invoice(view.latest_invoice_id)
+            is_renewal = latest.billing_reason == "subscription_cycle"
+            if is_renewal and latest.created_at >= change.created_at + ahead_s:
+                return latest
+        raise PurserError(subscription_id, "an addition made no proration lines to pay")
 
     async def _carry(self, tenant: Tenant, change: Change, invoice: InvoiceView) -> None:
         async with self.rt.unit() as unit:

@@ -55,15 +55,15 @@ class CardRail:
         match progress:
             case "paid":
                 await self._end(attempt.id, AttemptSeen.CARD_PAID, None)
-            case "failed" | "waiting_for_customer":
-                await self._end(attempt.id, AttemptSeen.CARD_FAILED, progress)
             case "in_progress":
                 return
-            case "none":
-                # A request whose reply was lost may still be on its way to Stripe.
+            case "failed" | "waiting_for_customer" | "none":
+                # A request whose reply was lost may still be on its way to Stripe, and what has
+                # failed there may be an earlier try, Stripe's own for one.
                 if self.rt.clock.now() - (attempt.in_flight_at or 0) < LOST_REQUEST_S:
                     return
-                await self._end(attempt.id, AttemptSeen.CARD_FAILED, "no payment at Stripe")
+                what = "no payment at Stripe" if progress == "none" else progress
+                await self._end(attempt.id, AttemptSeen.CARD_FAILED, what)
             case _:
                 assert_never(progress)
 
