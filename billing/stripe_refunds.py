@@ -168,9 +168,11 @@ class StripeRefunds(StripeInvoices):
         params: CreditNoteCreateParams = {
             "invoice": invoice_id,
             "amount": amount_minor,
-            "memo": memo[:MEMO_MAX],
             "metadata": {OPERATION_KEY: operation_id},
         }
+        if memo:
+            # Empty text would mean to unset it, which cannot be.
+            params["memo"] = memo[:MEMO_MAX]
         if part == "outside":
             params["out_of_band_amount"] = amount_minor
         elif part == "credit":
