@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev peers demo test lint bench lock clean
+.PHONY: help setup setup-dev peers demo test lint bench sim sim-mutants lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -65,6 +65,15 @@ test: setup-dev peers lint  ## lint, then every test (ARGS=… goes to pytest)
 
 bench: setup-dev  ## signed webhooks a second, durable
 	@$(BIN)/python -m tests.bench.webhooks $(ARGS)
+
+SEEDS ?= 1000
+START ?= 0
+JOBS ?= $(shell nproc 2>/dev/null || echo 1)
+sim: setup-dev  ## hunt the money rules in a simulated world (SEEDS=1000 START=0 JOBS=…)
+	@$(BIN)/python -m tests.sim --seeds $(SEEDS) --start $(START) --jobs $(JOBS) $(ARGS)
+
+sim-mutants: setup-dev  ## show that the simulation finds planted bugs
+	@$(BIN)/python -m tests.sim.mutants $(ARGS)
 
 # Universal (every system and Python in range), hashed, with no address in it. `make lock UV=…`
 UV ?= $(BIN)/uv

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
+from billing.store.engine import StoreLocked
 from billing.store.sqlite import SqliteEngine, Work
 from billing.unit import Wakeups
 
@@ -171,6 +172,12 @@ class Life:
         except (Killed, asyncio.CancelledError):
             if not (self.dead or self.stopping):
                 raise
+        except StoreLocked:
+            # Another process has the lease: this one ends, as its supervisor has it.
+            self.world.count("fenced_off")
+            self.world.say(f"{self.name} is fenced off and stops")
+            self.stopping = True
+            self.die()
         except Exception as error:
             if not self.dead:
                 self.world.bug(f"{self.name}/{name}", error)
