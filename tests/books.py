@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from billing.audit import Auditor
 from billing.model import Settlement
-from tests.world import ALICE, World
+from tests.world import ALICE, StubPayee, World
+from wallet.ports import Transaction, Unreachable
 
 MARGIN_S = {"lnd": 300, "unknown": 10_800}
 
@@ -57,7 +61,32 @@ async def check_books(world: World, tenant: str = ALICE) -> None:
             assert sum(s.target_invoice_id == invoice.id for s in money) == 1
 
 
+class ListingPayee:
+    """The world's payee, with a list of transactions."""
+
+    def __init__(self, payee: StubPayee) -> None:
+        self.payee = payee
+        self.foreign: list[Transaction] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.payee, name)
+
+    async def list_incoming(self, since: int) -> list[Transaction] | Unreachable:
+        if self.payee.down:
+            return Unreachable("silent")
+        told = [await self.payee.lookup_invoice(h) for h in self.payee.invoices]
+        settled = [t for t in told if isinstance(t, Transaction) and t.is_incoming_settled]
+        return settled + self.foreign
+
+
+async def check_ledger(world: World) -> None:
+    """C20: ledger, store, Stripe and the operator's wallet agree in every place."""
+    report = await Auditor(world.store, world.stripe, ListingPayee(world.payee)).audit()
+    assert report.differences == ()
+
+
 async def check_all(world: World, tenant: str = ALICE) -> None:
     """Everything that holds at rest."""
     check_one_payer_at_a_time(world)
     await check_books(world, tenant)
+    await check_ledger(world)

@@ -12,31 +12,13 @@ from billing.audit import Auditor, Report
 from billing.ledger import MSAT, Account, LedgerRow
 from billing.store import ledger
 from tests import engines
+from tests.books import ListingPayee
 from tests.fakes.stripe_books import Invoice
 from tests.unit.billing.conftest import MakeWorld
-from tests.world import ALICE, StubPayee, World
-from wallet.ports import Transaction, Unreachable
+from tests.world import ALICE, World
+from wallet.ports import Transaction
 
 BOB = "b0" * 32
-
-
-class ListingPayee:
-    """The world's payee, with a list of transactions."""
-
-    def __init__(self, payee: StubPayee) -> None:
-        self.payee = payee
-        self.foreign: list[Transaction] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.payee, name)
-
-    async def list_incoming(self, since: int) -> list[Transaction] | Unreachable:
-        if self.payee.down:
-            return Unreachable("silent")
-        told = [await self.payee.lookup_invoice(h) for h in self.payee.invoices]
-        return [t for t in told if isinstance(t, Transaction) and t.is_incoming_settled] + [
-            *self.foreign
-        ]
 
 
 async def audit(world: World, payee: Any = None) -> Report:
