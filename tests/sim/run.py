@@ -11,7 +11,7 @@ from typing import Any
 
 import structlog
 
-from tests.sim import actions, final
+from tests.sim import actions, final, ledger
 from tests.sim.loop import VirtualLoop
 from tests.sim.world import SimWorld, Violation
 
@@ -51,6 +51,8 @@ async def _run(seed: int, steps: int) -> Result:
             await _drain(world)
         if not world.violations:
             final.check_all(world)
+        if not world.violations:
+            await ledger.check_ledger(world)
     except Exception:
         world.violate("bug", traceback.format_exc())
     finally:
