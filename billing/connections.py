@@ -13,6 +13,7 @@ from billing.ports import Payees, Payers
 from billing.store import tenants
 from billing.store.vault import Place, Vault
 from billing.unit import Fact, Runtime, Unit
+from billing.wallet_report import missing, same_network
 from wallet.nwc_uri import NwcUri, NwcUriError, parse
 from wallet.outcome import clean_text
 from wallet.ports import Budget, Unreachable, WalletError, WalletInfo
@@ -149,6 +150,8 @@ class Prober:
     rt: Runtime
     payers: Payers
     payees: Payees
+    network: str | None = None
+    """Ours, as the configuration names it."""
 
     async def run_once(self, now: int) -> int:
         """Probe what is due; returns how many."""
@@ -176,15 +179,20 @@ class Prober:
         can_ask = not info.methods or "get_balance" in info.methods
         balance = await payer.get_balance() if can_ask else None
         budget = await payer.get_budget() if "get_budget" in info.methods else None
-        missing = sorted({"pay_invoice"} - info.methods) if info.methods else []
+        lacks = missing(info)
+        on_our_network = same_network(info.network, self.network)
         facts: dict[str, Fact] = {
             "wallet": connection.masked,
-            "missing": missing,
+            "missing": list(lacks.needed),
+            "useful": list(lacks.useful),
+            "encryption": info.encryption,
+            "wrong_network": None if on_our_network else clean_text(info.network or ""),
             "balance_msat": balance if isinstance(balance, int) else None,
             "budget_left_msat": (
                 budget.total_msat - budget.used_msat if isinstance(budget, Budget) else None
             ),
-            "network": info.network,
+            "budget_renews_at": budget.renews_at if isinstance(budget, Budget) else None,
+            "network": None if info.network is None else clean_text(info.network),
         }
         async with self.rt.unit() as unit:
             fresh = await tenants.connection(unit.tx, connection.id)
@@ -199,7 +207,7 @@ class Prober:
                 request_id=None,
                 **facts,
             )
-            if not missing:
+            if not lacks.needed and on_our_network:
                 await unit.tx.execute(
                     "invoices.reset_nwc_tries", tenant=connection.tenant, now=unit.now
                 )

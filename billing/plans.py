@@ -93,6 +93,12 @@ def plan_of_lookup_key(lookup_key: str | None) -> str | None:
     return match.group(1) if match else None
 
 
+def amount_of_lookup_key(lookup_key: str | None) -> int | None:
+    """The price in minor units that one of our lookup keys names; None: not ours."""
+    match = _LOOKUP_KEY.fullmatch(lookup_key or "")
+    return int(match.group(2)) if match else None
+
+
 class Catalogue:
     """All plans by id; one currency and one interval, since one subscription holds all relays."""
 

@@ -35,6 +35,8 @@ RECONCILE_S: Final = 900.0
 """What every webhook missed is found within a quarter of an hour."""
 IDENTITY_S: Final = 86_400.0
 SWEEP_S: Final = 60.0
+PREFLIGHT_S: Final = 60.0
+"""A few wallets a minute: a month's turn is spread over the days before it."""
 READINGS_S: Final = 15.0
 CLOCK_POLL_S: Final = 0.5
 LEASE_WAIT_S: Final = 2.0
@@ -155,6 +157,7 @@ class App:
             self._worker("relays", parts.workers.keeper, QUICK_S),
             self._worker("outbox", parts.workers.outbox, QUICK_S),
             self._worker("refunds", parts.workers.refunds, QUICK_S),
+            *self._preflight(),
             self._worker("prober", parts.workers.prober, QUICK_S),
             self._worker("idle wallets", parts.core.wallets, 60.0, wakes=False),
             self._worker("sweep", parts.workers.sweeper, SWEEP_S, wakes=False),
@@ -163,6 +166,11 @@ class App:
             self._periodic("identity", self._publish_identity, IDENTITY_S),
             *self._sandbox_workers(),
         ]
+
+    def _preflight(self) -> list[Worker]:
+        if "nwc" not in self.parts.core.config.collection.rails:
+            return []
+        return [self._worker("preflight", self.parts.workers.preflight, PREFLIGHT_S, wakes=False)]
 
     def _worker(self, name: str, worker: RunOnce, every_s: float, *, wakes: bool = True) -> Worker:
         async def run_once(now: int) -> None:

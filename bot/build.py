@@ -23,6 +23,7 @@ from billing.outbox import OutboxWorker
 from billing.payer_replies import Witness
 from billing.plans import Catalogue
 from billing.ports import HostedRelays
+from billing.preflight import Preflight
 from billing.rails.card import CardRail
 from billing.rails.issue import Issuer
 from billing.rails.manual import ManualRail
@@ -107,6 +108,7 @@ class Workers:
     reconciler: Reconciler
     sweeper: Sweeper
     refunds: RefundWorker
+    preflight: Preflight
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +253,7 @@ def _build_workers(core: Core) -> Workers:
             rt,
             stripe,
             issuer,
-            NwcRail(rt, core.wallets, issuer),
+            NwcRail(rt, core.wallets, issuer, config.payee.network),
             CardRail(rt, stripe),
             ManualRail(rt, issuer),
             tuple(Rail(rail) for rail in config.collection.rails),
@@ -260,9 +262,12 @@ def _build_workers(core: Core) -> Workers:
         placer=Placer(rt, stripe),
         keeper=RelayKeeper(rt, core.host, core.catalogue, config.relay_domain),
         outbox=OutboxWorker(rt, courier),
-        prober=Prober(rt, core.wallets, core.wallets),
+        prober=Prober(rt, core.wallets, core.wallets, config.payee.network),
         reconciler=Reconciler(rt, stripe, core.catalogue),
         sweeper=Sweeper(rt, core.wallets),
+        preflight=Preflight(
+            rt, stripe, core.wallets, core.rates, core.catalogue, config.payee.network
+        ),
         refunds=RefundWorker(rt, stripe, LightningRefunds(rt, core.wallets, core.wallets)),
     )
 

@@ -35,6 +35,7 @@ from billing.outbox import OutboxWorker
 from billing.payer_replies import Witness
 from billing.plans import Catalogue, Plan
 from billing.ports import RelayAnswer
+from billing.preflight import Preflight
 from billing.rails.card import CardRail
 from billing.rails.issue import Issuer
 from billing.rails.manual import ManualRail
@@ -61,6 +62,7 @@ from tests.fakes.stripe import FakeStripe
 from wallet.bolt11 import Bolt11
 from wallet.outcome import PayOutcome, Refused, Settled
 from wallet.ports import (
+    Budget,
     LookupAnswer,
     NotFound,
     NotSent,
@@ -178,17 +180,26 @@ class StubPayer:
     sent_at: list[tuple[int, str]] = field(default_factory=list)
     refused: set[str] = field(default_factory=set)
     answers: bool = True
+    info: WalletInfo = field(
+        default_factory=lambda: WalletInfo(
+            methods=frozenset({"pay_invoice", "get_info", "get_balance"})
+        )
+    )
+    balance_msat: int = 1_000_000_000
+    budget: Budget | None = None
+    probes: int = 0
 
     async def probe(self) -> WalletInfo | Unreachable:
+        self.probes += 1
         if not self.answers:
             return Unreachable("silent for 20 s")
-        return WalletInfo(methods=frozenset({"pay_invoice", "get_info", "get_balance"}))
+        return self.info
 
     async def get_balance(self) -> int:
-        return 1_000_000_000
+        return self.balance_msat
 
-    async def get_budget(self) -> None:
-        return None
+    async def get_budget(self) -> Budget | None:
+        return self.budget
 
     def prepare_pay(self, bolt11: str, *, now: int, expiration: int) -> SealedRequest:
         event_id = hashlib.sha256(bolt11.encode()).hexdigest()
@@ -274,6 +285,7 @@ class World:
         self.host = FakeHostedRelays()
         self.courier = StubCourier(self.clock)
         self.payee_kind = payee_kind
+        self.network: str | None = None
         self.commands = 0
         self.catalogue = Catalogue(
             [
@@ -298,7 +310,7 @@ class World:
             rt,
             self.stripe,
             issuer,
-            NwcRail(rt, wallets, issuer),
+            NwcRail(rt, wallets, issuer, self.network),
             CardRail(rt, self.stripe),
             ManualRail(rt, issuer),
             (Rail.NWC, Rail.CARD, Rail.MANUAL),
@@ -319,7 +331,10 @@ class World:
         vault = Vault(KeyRing((Key("k1", bytes(32)),)), self.ids)
         self.book = ConnectionBook(rt, vault, allow_private=True)
         self.wallet_commands = WalletCommands(self.desk, self.book)
-        self.prober = Prober(rt, wallets, wallets)
+        self.prober = Prober(rt, wallets, wallets, self.network)
+        self.preflight = Preflight(
+            rt, self.stripe, wallets, StubQuoter(self.clock), self.catalogue, self.network
+        )
         self.reconciler = Reconciler(rt, self.stripe, self.catalogue)
 
     def _port(self, inner: Any, name: str, *methods: str) -> Any:
@@ -421,6 +436,7 @@ class World:
             for worker in (
                 self.events,
                 self.prober,
+                self.preflight,
                 self.sync,
                 self.collector,
                 self.resolver,

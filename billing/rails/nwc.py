@@ -23,6 +23,7 @@ from billing.rails.issue import Issued, Issuer
 from billing.store import payments, tenants
 from billing.store.engine import ConstraintViolated, uninterrupted
 from billing.unit import Runtime, Unit
+from billing.wallet_report import same_network
 from wallet.ports import NotSent, Payer, SealedRequest, Sent, WalletInfo
 
 EXPIRATION_BEFORE_BOLT11_S: Final = 60
@@ -37,11 +38,13 @@ class NwcRail:
     rt: Runtime
     payers: Payers
     issuer: Issuer
+    network: str | None = None
+    """Ours, as the configuration names it: a wallet of another cannot pay, and says so late."""
 
     async def start(
         self, invoice: Invoice, connection: Connection, reuse: PaymentRequest | None
     ) -> str:
-        """One try: started, silent, cannot_pay, slow or lost_race.
+        """One try: started, silent, cannot_pay, wrong_network, slow or lost_race.
 
         Raises `PurserError` when no payment request could be issued: nothing was tried.
         """
@@ -56,6 +59,8 @@ class NwcRail:
             return await self._skip(invoice, connection, "silent")
         if answer.methods and "pay_invoice" not in answer.methods:
             return await self._skip(invoice, connection, "cannot_pay")
+        if not same_network(answer.network, self.network):
+            return await self._skip(invoice, connection, "wrong_network")
         request = reuse
         if request is None:
             issued = await self.issuer.issue(invoice, Purpose.AUTOMATIC)

@@ -6,15 +6,14 @@ One function per kind in the registry; a test checks that every kind that billin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 from billing.money import exponent, format_fiat, format_sats
-
-Facts: TypeAlias = Mapping[str, Any]
-Text: TypeAlias = Callable[[Facts], str]
+from bot.dm import texts_refunds, texts_wallets
+from bot.dm.wording import Facts, Text, amount, date, names
 
 MAX_BYTES: Final = 8000
 """Larger direct messages are refused by some relays and clients (facts)."""
@@ -32,23 +31,6 @@ def render(kind: str, facts: Facts) -> str:
     """The text of one message. `KeyError` for a kind without words is a bug found by the tests."""
     text = TEXTS[kind](facts)
     return text.encode()[:MAX_BYTES].decode(errors="ignore")
-
-
-def date(epoch_s: int | None) -> str:
-    """`21 Nov 2026, 08:05 UTC`; people in all time zones read it the same way."""
-    if epoch_s is None:
-        return "soon"
-    return f"{datetime.fromtimestamp(epoch_s, UTC):%-d %b %Y, %H:%M} UTC"
-
-
-def _amount(facts: Facts, key: str = "amount_minor") -> str:
-    return format_fiat(int(facts[key]), str(facts["currency"]))
-
-
-def _list(names: list[str]) -> str:
-    if len(names) < 2:
-        return "".join(names)
-    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 # --- ordering -----------------------------------------------------------------------------------
@@ -73,7 +55,7 @@ def _plans(f: Facts) -> str:
 
 
 def _unknown_plan(f: Facts) -> str:
-    return f"There is no plan “{f['plan']}”. There are: {_list(f['plans'])}. Nothing was ordered."
+    return f"There is no plan “{f['plan']}”. There are: {names(f['plans'])}. Nothing was ordered."
 
 
 def _bad_name(f: Facts) -> str:
@@ -119,39 +101,6 @@ def _confirm_stop(f: Facts) -> str:
     )
 
 
-# --- wallets ------------------------------------------------------------------------------------
-
-
-def _wallet_ready(f: Facts) -> str:
-    if f["missing"]:
-        return (
-            f"Your wallet {f['wallet']} answers, but it does not allow {_list(f['missing'])}. "
-            "Make a connection that may pay, and send it with: wallet <nwc uri>"
-        )
-    parts = [f"Your wallet {f['wallet']} is connected; invoices are paid from it by themselves."]
-    if f["balance_msat"] is not None:
-        parts.append(f"Balance: {format_sats(int(f['balance_msat']))}.")
-    if f["budget_left_msat"] is not None:
-        parts.append(f"Left in its budget: {format_sats(int(f['budget_left_msat']))}.")
-    parts.append("To disconnect it: wallet off")
-    return " ".join(parts)
-
-
-def _wallet_silent(f: Facts) -> str:
-    return (
-        f"Your wallet {f['wallet']} does not answer ({f['problem']}). Nothing was paid with it. "
-        "Is it online? I keep asking; to use another: wallet <nwc uri>"
-    )
-
-
-def _wallet(f: Facts) -> str:
-    state = "connected" if f["state"] == "active" else "not confirmed yet"
-    problem = f" Last problem: {f['problem']}." if f["problem"] else ""
-    return (
-        f"Wallet {f['wallet']}, {state} since {date(f['since'])}.{problem} Disconnect: wallet off"
-    )
-
-
 # --- money --------------------------------------------------------------------------------------
 
 _WHY: Final = {
@@ -167,7 +116,7 @@ _WHY: Final = {
 def _pay_by_hand(f: Facts) -> str:
     why = _WHY.get(str(f["why"]), "Your wallet refused the payment; nothing was taken from it.")
     return (
-        f"{why}\nTo pay: {_amount(f)} = {format_sats(int(f['amount_msat']))}, until "
+        f"{why}\nTo pay: {amount(f)} = {format_sats(int(f['amount_msat']))}, until "
         f"{date(f['expires_at'])}:\n\n{f['bolt11']}\n\nPaid, it is noticed by itself within a "
         "minute. If it expires, say pay for a new one."
     )
@@ -180,9 +129,9 @@ def _invoice_paid(f: Facts) -> str:
         "card": "by card",
         "credit": "from your credit",
     }.get(str(f["paid_by"]), "")
-    what = f" for {_list(f['relays'])}" if f["relays"] else ""
-    up = f" {_list(f['brought_up'])} comes up now." if f["brought_up"] else ""
-    said = f"Paid{' ' + how if how else ''}: {_amount(f)}{what}. Thank you.{up}"
+    what = f" for {names(f['relays'])}" if f["relays"] else ""
+    up = f" {names(f['brought_up'])} comes up now." if f["brought_up"] else ""
+    said = f"Paid{' ' + how if how else ''}: {amount(f)}{what}. Thank you.{up}"
     return "\n".join([said, *_receipt(f)])
 
 
@@ -191,12 +140,12 @@ def _receipt(f: Facts) -> Iterator[str]:
     rows = [f"Receipt {f['number']}"] if f.get("number") else []
     if f.get("amount_msat"):
         sources = (
-            f" ({_list(f['rate_sources'])}, {date(f['rate_at'])})" if f["rate_sources"] else ""
+            f" ({names(f['rate_sources'])}, {date(f['rate_at'])})" if f["rate_sources"] else ""
         )
         price = format_price(str(f["rate"]), str(f["currency"]))
         rows.append(f"{format_sats(int(f['amount_msat']))} at {price} for 1 BTC{sources}")
     if f.get("credit_minor"):
-        rows.append(f"{_amount(f, 'credit_minor')} of it from your credit")
+        rows.append(f"{amount(f, 'credit_minor')} of it from your credit")
     if f.get("covers_until"):
         rows.append(f"period {day(f['covers_from'])} to {day(f['covers_until'])}")
     if rows:
@@ -222,8 +171,8 @@ def _invoices(f: Facts) -> str:
         return "There are no invoices yet."
     rows = []
     for i in f["invoices"]:
-        amount = format_fiat(int(i["total_minor"]), str(i["currency"]))
-        row = f"{i['number'] or i['id']} – {amount}, {i['status']}, {date(i['created_at'])}"
+        total = format_fiat(int(i["total_minor"]), str(i["currency"]))
+        row = f"{i['number'] or i['id']} – {total}, {i['status']}, {date(i['created_at'])}"
         if i["status"] == "open" and i["remaining_minor"] != i["total_minor"]:
             row += f", {format_fiat(int(i['remaining_minor']), str(i['currency']))} left"
         rows.append(row)
@@ -233,10 +182,10 @@ def _invoices(f: Facts) -> str:
 def _status(f: Facts) -> str:
     lines = []
     relays = [f"{count} {STATES[state]}" for state, count in sorted(f["relays"].items())]
-    lines.append(f"Relays: {_list(relays) if relays else 'none'}.")
+    lines.append(f"Relays: {names(relays) if relays else 'none'}.")
     for i in f["owed"]:
-        amount = format_fiat(int(i["remaining_minor"]), str(i["currency"]))
-        lines.append(f"Open: {amount} (say pay to pay it by hand).")
+        left = format_fiat(int(i["remaining_minor"]), str(i["currency"]))
+        lines.append(f"Open: {left} (say pay to pay it by hand).")
     if not f["owed"]:
         lines.append("Nothing is owed.")
     if f["period_end"] is not None and f["subscription"] == "active":
@@ -261,30 +210,8 @@ def _money_moved(f: Facts) -> str:
 
 def _credit_added(f: Facts) -> str:
     return (
-        f"{_amount(f, 'credit_minor')} that you paid beyond what was owed is now your credit and "
+        f"{amount(f, 'credit_minor')} that you paid beyond what was owed is now your credit and "
         "is used for the next invoice. Nothing to do."
-    )
-
-
-def _refunded(f: Facts) -> str:
-    where = {
-        "lightning": f"{format_sats(int(f['amount_msat'] or 0))} went to your wallet",
-        "card": "your bank shows it on your card within some days",
-        "balance": "it is your credit now and is used for the next invoice",
-    }[str(f["way"])]
-    return f"Given back: {_amount(f)}; {where}. Nothing to do."
-
-
-def _money_back(f: Facts) -> str:
-    if f["how"] == "dispute":
-        return (
-            f"Your bank took back {_amount(f)} that your card had paid. What it paid for may be "
-            "owed again; say status to see."
-        )
-    if f["how"] == "credit":
-        return f"You were given {_amount(f)} of credit; it is used for the next invoice."
-    return (
-        f"{_amount(f)} goes back to your card; your bank shows it within some days. Nothing to do."
     )
 
 
@@ -317,9 +244,10 @@ TEXTS: Final[Mapping[str, Text]] = {
         f"To order it again: new {f['name']} {f['plan']}"
     ),
     "wallet_connecting": lambda f: f"Asking your wallet {f['wallet']} what it can do…",
-    "wallet_ready": _wallet_ready,
-    "wallet_silent": _wallet_silent,
-    "wallet": _wallet,
+    "wallet_ready": texts_wallets.wallet_ready,
+    "wallet_silent": texts_wallets.wallet_silent,
+    "preflight": texts_wallets.preflight,
+    "wallet": texts_wallets.wallet,
     "wallet_off": lambda f: (
         "Your wallet is disconnected; nothing more is paid from it. Revoke the connection in your "
         "wallet too. Invoices come to you by message."
@@ -333,19 +261,17 @@ TEXTS: Final[Mapping[str, Text]] = {
     "invoices": _invoices,
     "nothing_to_pay": lambda f: "Nothing is owed. You are paid up.",
     "payment_under_way": lambda f: (
-        f"A payment of {_amount(f)} is under way. Please do not pay it by hand as well: you hear "
+        f"A payment of {amount(f)} is under way. Please do not pay it by hand as well: you hear "
         "from me when its end is known."
     ),
-    "preparing": lambda f: f"A Lightning invoice for {_amount(f)} follows in a moment.",
+    "preparing": lambda f: f"A Lightning invoice for {amount(f)} follows in a moment.",
     "pay_by_hand": _pay_by_hand,
     "invoice_paid": _invoice_paid,
     "money_moved": _money_moved,
     "credit_added": _credit_added,
-    "refunded": _refunded,
-    "credit_given": lambda f: (
-        f"You were given {_amount(f)} of credit; it is used for the next invoice. Nothing to do."
-    ),
-    "money_back": _money_back,
+    "refunded": texts_refunds.refunded,
+    "credit_given": texts_refunds.credit_given,
+    "money_back": texts_refunds.money_back,
     "no_tenant": lambda f: "You have no relays yet. Say plans to see what there is.",
     "status": _status,
     "operator_alarm": lambda f: f"Purser needs you: {f['what']}",

@@ -13,8 +13,9 @@ from billing.refund_desk import RefundRefused
 from billing.refunds import Refund, RefundState, RefundWay
 from billing.store.migrate import migrate
 from billing.store.open import open_engine
+from bot.dm.texts import render
+from tests.books import ListingPayee
 from tests.crashes import Crash, Tripwire
-from tests.unit.billing.test_books_audit import ListingPayee
 from tests.world import ALICE, OPERATOR, World
 
 HOUR_S = 3600
@@ -59,7 +60,7 @@ async def paid_by_card(world: World) -> str:
 
 
 async def refund_of(world: World, invoice_id: str) -> Refund:
-    found = await world.all(Refund, "refunds.of_invoice", invoice_id=invoice_id)
+    found: list[Refund] = await world.all(Refund, "refunds.of_invoice", invoice_id=invoice_id)
     return found[-1]
 
 
@@ -68,7 +69,10 @@ async def alarms(world: World) -> list[str]:
 
 
 async def is_true(world: World) -> None:
-    """Ledger, Stripe and our wallet agree."""
+    """Ledger, Stripe and our wallet agree, and all that was said has words."""
+    for who in (ALICE, OPERATOR):
+        for kind, facts in await world.messages(who):
+            assert render(kind, facts)
     auditor = Auditor(world.engine, world.stripe, ListingPayee(world.payee))
     report = await auditor.audit()
     assert not report.differences, report.differences
