@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from billing.audit_rules import Difference, StoreSide, StripeSide, WalletSide, compare
+from billing.audit_rules import (
+    Difference,
+    StoreSide,
+    StripeSide,
+    Unbooked,
+    WalletSide,
+    compare,
+)
 from billing.ledger import Balances
 from billing.model import Connection, Invoice, PaymentRequest, Settlement, Tenant
 from billing.store import ledger, tenants
@@ -84,6 +91,7 @@ class Auditor:
                 by_invoice=await ledger.sums(tx, "ledger.by_invoice"),
                 by_hash=await ledger.sums(tx, "ledger.by_payment_hash"),
                 out_of_band=await ledger.sums(tx, "ledger.out_of_band"),
+                unbooked=await tx.fetch_all(Unbooked, "ledger.refunds_unbooked"),
             )
             payee = await tenants.payee(tx)
             connections = await tx.fetch_all(Connection, "connections.everything")

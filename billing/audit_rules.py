@@ -32,6 +32,16 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
+class Unbooked:
+    """A refund that is final and has no entry."""
+
+    subject: str
+    tenant: str
+    amount_minor: int
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
 class StoreSide:
     """The database in one transaction; the ledger as sums."""
 
@@ -43,6 +53,7 @@ class StoreSide:
     by_invoice: Mapping[str, Balances]
     by_hash: Mapping[str, Balances]
     out_of_band: Mapping[str, Balances]
+    unbooked: Sequence[Unbooked]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +82,15 @@ def compare(store: StoreSide, stripe: StripeSide, wallet: WalletSide) -> list[Di
         *_customers(store, stripe),
         *_out_of_band(store, stripe),
         *_money(store),
+        *(
+            Difference(
+                "refund_books",
+                row.subject,
+                row.tenant,
+                f"{format_fiat(row.amount_minor, row.currency)} went back and are not booked",
+            )
+            for row in store.unbooked
+        ),
         *_wallet(store, wallet),
         *_sums(store, stripe),
     ]

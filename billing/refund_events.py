@@ -8,7 +8,7 @@ from billing.errors import StripeMissing
 from billing.handling import Effect, Ignored
 from billing.model import InboxEvent, Tenant
 from billing.money import format_fiat
-from billing.store import refunds
+from billing.store import ledger, refunds
 from billing.unit import Unit
 from billing.views import CreditNoteView, DisputeView, RefundView
 
@@ -75,6 +75,7 @@ async def _by_hand(handlers: Handlers, unit: Unit, view: RefundView, tenant: Ten
         f"{view.id} is {view.status}. What it can still give back is less by that.",
     )
     if tenant is not None and view.status == "succeeded":
+        await _book_card(unit, view, tenant)
         await unit.say(
             f"refund:{view.id}",
             tenant.pubkey,
@@ -108,6 +109,7 @@ async def on_dispute(handlers: Handlers, event: InboxEvent) -> Effect | Ignored:
             unit, f"dispute:{view.id}:{view.status}", _dispute_text(view, tenant, unit.billing_now)
         )
         if tenant is not None and view.status == "lost":
+            await _book_card(unit, view, tenant)
             await unit.say(
                 f"dispute:{view.id}:lost",
                 tenant.pubkey,
@@ -169,6 +171,13 @@ async def _note_by_hand(
         f"Credit note {view.id} over {format_fiat(view.amount_minor, view.currency)} on invoice "
         f"{view.invoice_id} was {'written' if view.is_issued else 'voided'} at Stripe by hand. "
         "Purser's own refunds of that invoice count it.",
+    )
+
+
+async def _book_card(unit: Unit, view: RefundView | DisputeView, tenant: Tenant) -> None:
+    """Stripe took it from the operator's account, whoever ordered it (C20)."""
+    await ledger.post_refund(
+        unit, view.id, tenant.pubkey, None, "card", view.amount_minor, view.currency
     )
 
 

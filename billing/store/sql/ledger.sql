@@ -54,3 +54,11 @@ HAVING SUM(CASE WHEN debit = 'out_of_band' THEN amount ELSE -amount END) <> 0
 -- name: settlements
 -- All money that came over Lightning.
 SELECT * FROM settlements ORDER BY seen_at, payment_hash
+
+-- name: refunds_unbooked
+-- Refunds and credits that are final, without their entry.
+SELECT id AS subject, tenant, amount_minor, currency FROM refunds
+WHERE state = 'done' AND NOT EXISTS (
+    SELECT 1 FROM ledger
+    WHERE entry = 'refund:' || refunds.id OR entry = 'credit:' || refunds.operation_id
+) ORDER BY created_at, id

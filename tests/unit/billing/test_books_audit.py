@@ -10,6 +10,7 @@ import pytest
 
 from billing.audit import Auditor, Report
 from billing.ledger import MSAT, Account, LedgerRow
+from billing.refunds import RefundWay
 from billing.store import ledger
 from tests import engines
 from tests.books import ListingPayee
@@ -364,3 +365,48 @@ async def test_an_entry_is_booked_once(any_world: World) -> None:
         after = await ledger.rows(unit.tx)
     assert (first, again) == (True, False)
     assert len(after) == len(rows) + 1
+
+
+# --- what goes back -----------------------------------------------------------------------------
+
+
+async def card_payment(world: World) -> str:
+    await order(world)
+    (customer,) = world.stripe.books.customers
+    world.stripe.set_card(customer, "ok")
+    await world.pass_time(33 * 86400, step=6 * 3600)
+    return next(i.id for i in await world.invoices() if i.paid_by == "card")
+
+
+async def test_c18_a_lost_dispute_is_booked_once(world: World) -> None:
+    dispute = world.stripe.open_dispute(await card_payment(world))
+    world.stripe.close_dispute(dispute.id, "lost")
+    await world.settle_down()
+    await world.pass_time(3600)
+    report = await audit(world)
+    assert report.differences == ()
+    assert report.sums[ALICE].get(Account.REFUNDS, "usd") == dispute.amount_minor
+
+
+async def test_a_refund_without_its_entry_is_named(world: World) -> None:
+    await paid(world)
+    (invoice,) = await world.invoices()
+    refund = await world.refund_desk.refund(invoice.id, 100, RefundWay.BALANCE, "r")
+    await world.settle_down()
+    assert await found(world) == []
+    async with world.rt.unit() as unit:
+        rows = await ledger.rows(unit.tx)
+    entries = [row for row in rows if row.entry == f"refund:{refund.id}"]
+    assert [(row.debit, row.credit, row.amount) for row in entries] == [
+        (Account.REFUNDS, Account.CREDIT, 100)
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("billing.refund_end.ledger.post_refund", _forgets)
+        second = await world.refund_desk.refund(invoice.id, 50, RefundWay.BALANCE, "r")
+        await world.settle_down()
+    customer = next(iter(world.stripe.books.customers))
+    assert await found(world) == [("customer_balance", customer), ("refund_books", second.id)]
+
+
+async def _forgets(*_: object, **__: object) -> bool:
+    return False
