@@ -156,8 +156,8 @@ WHERE = (
 def _where(world: SimWorld) -> tuple[str, int]:
     """A name to wait for and how often, or any point."""
     if world.rng.random() < 0.5:
-        return world.rng.choice(WHERE), world.rng.choice((1, 1, 2, 4))
-    return "", world.rng.choice((1, world.rng.randint(1, 20), world.rng.randint(1, 300)))
+        return world.rng.choice(WHERE), world.rng.choice((1, 1, 2))
+    return "", world.rng.choice((1, world.rng.randint(1, 20), world.rng.randint(1, 150)))
 
 
 def kill(world: SimWorld) -> None:
@@ -220,7 +220,7 @@ PEOPLE: tuple[tuple[Action, int], ...] = (
     (order, 8),
     (connect, 6),
     (pay, 6),
-    (card, 4),
+    (card, 7),
     (stop, 2),
     (disconnect, 1),
     (change_wallet, 3),
@@ -228,7 +228,7 @@ PEOPLE: tuple[tuple[Action, int], ...] = (
     (nothing, 8),
 )
 FAULTS: tuple[tuple[Action, int], ...] = (
-    (kill, 6),
+    (kill, 12),
     (freeze, 4),
     (second, 1),
     (payee_down, 2),

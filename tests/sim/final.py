@@ -75,6 +75,26 @@ def check_all(world: SimWorld) -> None:
     _objects(world)
 
 
+def check_orders(world: SimWorld) -> None:
+    """What was ordered and waits for payment has an invoice that can be paid (M12); while a
+    subscription waits for its first payment, what is ordered after it waits too."""
+    books = world.stripe.books
+    for relay_id, name in _rows(
+        world,
+        "SELECT r.id, r.name FROM hosted_relays r JOIN tenants t ON t.pubkey = r.tenant "
+        "WHERE r.state = 'pending_payment' AND COALESCE(t.subscription_status, '') <> 'incomplete' "
+        f"AND r.created_at < {world.clock.now() - 7200} ORDER BY r.id",
+    ):
+        carriers = [
+            books.invoices[row[0]].status
+            for row in _rows(
+                world, "SELECT invoice_id FROM invoice_relays WHERE relay_id = ?", relay_id
+            )
+        ]
+        if not {"draft", "open"} & set(carriers):
+            world.violate("M12", f"order {name} has no invoice that could be paid: {carriers}")
+
+
 def _events(world: SimWorld) -> None:
     handled = {row[0] for row in _rows(world, "SELECT event_id FROM inbox_events")}
     for event_id in sorted(world.acknowledged - handled):

@@ -26,6 +26,7 @@ from billing.rails import card, choice, issue, nwc
 from billing.settlements import Placer
 from billing.store import operations
 from billing.store import payments as payments_store
+from billing.unit import LEASE
 from tests.sim.bot import Bot
 from tests.sim.run import run_seed
 from wallet.outcome import Refused, Unknown
@@ -172,12 +173,10 @@ def late_money_ignored() -> Any:
 
 def lock_per_process() -> Any:
     """Two processes both think that they are alone (M3)."""
-    real = lease.Lease.take
 
     async def take(self: Any) -> bool:
-        await real(self)
         async with self.engine.transaction() as tx:
-            self._token = int(await tx.scalar("leases.fence", name=lease.NAME))
+            await tx.execute("leases.ensure", name=LEASE)
         self._expires_at = 1 << 60
         return True
 

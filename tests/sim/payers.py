@@ -59,7 +59,7 @@ class OutsidePayer:
             return
         self.seen.add(sealed.event_id)
         payment_hash = sealed.event_json.split(" ")[0].removeprefix("lnbcrt1")
-        if self.world.chaos and self.world.rng.random() < 0.06:
+        if self.world.chaos and self.world.rng.random() < 0.1:
             # Paying is when an operator's small node falls over.
             self.world.count("payee_down_at_payment")
             self.world.payee.down_until = self.world.clock.now() + self.world.rng.choice(

@@ -270,7 +270,7 @@ class SimWorld:
         left = max(1, invoice.bolt11.expires_at - self.clock.now())
         delay = self.rng.choice((5, 60, self.rng.randint(1, left), left, left + 200, left + 290))
         self.count("hand_payment" if delay < left else "hand_payment_last_second")
-        hold = self.rng.choice((0, 0, 0, 60, 5400)) if self.chaos else 0
+        hold = self.rng.choice((0, 0, 60, 5400, 5400)) if self.chaos else 0
         self.after(delay, lambda: self._by_hand(payment_hash, hold))
 
     def _by_hand(self, payment_hash: str, hold_s: int) -> None:
