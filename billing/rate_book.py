@@ -66,6 +66,15 @@ class RateBook:
         held = refused and refused.answer.reason is NoRateReason.HELD
         return refused.answer if refused and held else None
 
+    def is_held(self, currency: str) -> bool:
+        """The breaker is open."""
+        return self.held(currency) is not None
+
+    def refused(self, currency: str) -> str | None:
+        """Why the last quote was refused; None after one that was given."""
+        refused = self._refusals.get(currency.lower())
+        return None if refused is None else refused.text
+
     def _cached(self, code: str) -> Rate | None:
         history = self._history.get(code)
         if not history or code in self._refusals:

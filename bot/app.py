@@ -35,6 +35,7 @@ RECONCILE_S: Final = 900.0
 """What every webhook missed is found within a quarter of an hour."""
 IDENTITY_S: Final = 86_400.0
 SWEEP_S: Final = 60.0
+RATES_S: Final = 15.0
 PREFLIGHT_S: Final = 60.0
 """A few wallets a minute: a month's turn is spread over the days before it."""
 READINGS_S: Final = 15.0
@@ -158,6 +159,7 @@ class App:
             self._worker("outbox", parts.workers.outbox, QUICK_S),
             self._worker("refunds", parts.workers.refunds, QUICK_S),
             *self._preflight(),
+            self._worker("rates", parts.workers.rate_watch, RATES_S, wakes=False),
             self._worker("prober", parts.workers.prober, QUICK_S),
             self._worker("idle wallets", parts.core.wallets, 60.0, wakes=False),
             self._worker("sweep", parts.workers.sweeper, SWEEP_S, wakes=False),

@@ -30,6 +30,7 @@ from billing.rails.manual import ManualRail
 from billing.rails.nwc import NwcRail
 from billing.rate_book import RateBook
 from billing.rate_sources import build_rate_sources
+from billing.rate_watch import RateWatch
 from billing.reconcile import Reconciler
 from billing.refund_lightning import LightningRefunds
 from billing.refund_worker import RefundWorker
@@ -109,6 +110,7 @@ class Workers:
     sweeper: Sweeper
     refunds: RefundWorker
     preflight: Preflight
+    rate_watch: RateWatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,11 +267,17 @@ def _build_workers(core: Core) -> Workers:
         prober=Prober(rt, core.wallets, core.wallets, config.payee.network),
         reconciler=Reconciler(rt, stripe, core.catalogue),
         sweeper=Sweeper(rt, core.wallets),
+        rate_watch=RateWatch(rt, core.rates, _currency(core)),
         preflight=Preflight(
             rt, stripe, core.wallets, core.rates, core.catalogue, config.payee.network
         ),
         refunds=RefundWorker(rt, stripe, LightningRefunds(rt, core.wallets, core.wallets)),
     )
+
+
+def _currency(core: Core) -> str:
+    """All paid plans share one."""
+    return next((plan.currency for plan in core.catalogue.paid), core.config.stripe.currency)
 
 
 def _policy(config: Config) -> Policy:

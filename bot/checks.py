@@ -20,6 +20,7 @@ from billing.rate_sources import build_rate_sources
 from billing.store.migrate import NewerDatabase, pending
 from billing.store.open import open_engine, sqlite_path
 from bot.check_payee import check_payee
+from bot.check_refunds import check_refunds
 from bot.check_stripe import check_stripe
 from bot.clock import SystemClock, SystemIds
 from bot.config import Config
@@ -71,7 +72,8 @@ async def run_checks(config: Config, *, issue: bool = True) -> list[Finding]:
     """All of them at once, told in a fixed order. `issue`: the payee issues a request over 1 sat
     that nobody pays."""
     async with _bench(config, issue) as bench:
-        checks = [_store, _bot, *_relay_checks(config), _stripe, _payee, _rates, _relay_host]
+        checks = [_store, _bot, *_relay_checks(config), _stripe, _payee, _refunds]
+        checks += [_rates, _relay_host]
         found = await asyncio.gather(*(_guarded(check, bench) for check in checks))
     return [finding for findings in found for finding in findings]
 
@@ -221,6 +223,15 @@ async def _payee(bench: Bench) -> list[Finding]:
         Finding(what, Verdict(verdict), text)
         for what, verdict, text in await check_payee(
             bench.config, bench.pool, bench.clock, bench.ids, issue=bench.issue
+        )
+    ]
+
+
+async def _refunds(bench: Bench) -> list[Finding]:
+    return [
+        Finding(what, Verdict(verdict), text)
+        for what, verdict, text in await check_refunds(
+            bench.config, bench.pool, bench.clock, bench.ids
         )
     ]
 
