@@ -81,6 +81,11 @@ class Placer:
 
     async def _aim(self, money: Settlement) -> Settlement:
         """Choose the target on re-fetched invoices and commit the choice before the call."""
+        if await self._was_placed_in_another_life(money):
+            async with self.rt.unit() as unit:
+                placed = await payments.settlement(unit.tx, money.payment_hash)
+                assert placed is not None
+                return placed
         target = await self._target_of(money)
         async with self.rt.unit() as unit:
             if target is not None:
@@ -98,6 +103,19 @@ class Placer:
             aimed = await payments.settlement(unit.tx, money.payment_hash)
             assert aimed is not None
             return aimed
+
+    async def _was_placed_in_another_life(self, money: Settlement) -> bool:
+        """A restored backup: its invoice shows that this money paid it, and no call of this life
+        did. It must not become credit as well."""
+        async with self.rt.unit() as unit:
+            own = await invoices.get(unit.tx, money.invoice_id)
+            if own is None or await _payments_of(unit, money):
+                return False
+        view = await self._fetch(own)
+        if not _is_paid_by(view, money):
+            return False
+        await self._placed(money, view, money.value_minor - view.amount_paid_off_stripe_minor)
+        return True
 
     async def _target_of(self, money: Settlement) -> InvoiceView | None:
         async with self.rt.unit() as unit:
@@ -142,6 +160,8 @@ class Placer:
         elif after.status == "open":
             raise PurserError(after.id, "Stripe does not show it paid yet")
         else:
+            if _is_paid_by(after, money):
+                await self._unmark(money, after)
             await self._aim_anew(money, after)
 
     async def _mark_paid(self, money: Settlement, view: InvoiceView) -> None:
@@ -162,6 +182,14 @@ class Placer:
         async with self.rt.unit() as unit:
             await operations.finish(unit.tx, note.id, "called", now=unit.now)
             await operations.finish(unit.tx, pay.id, result, now=unit.now)
+
+    async def _unmark(self, money: Settlement, view: InvoiceView) -> None:
+        """Our note on an invoice that somebody else paid: it must not say that this money did."""
+        async with self.rt.unit() as unit:
+            operation = await operations.begin(unit.tx, self.rt, "unnote_payer", money.payment_hash)
+        await self.stripe.annotate_invoice(operation.id, view.id, {effects.PAID_BY_KEY: ""})
+        async with self.rt.unit() as unit:
+            await operations.finish(unit.tx, operation.id, "called", now=unit.now)
 
     async def _is_unanswered(self, money: Settlement, view: InvoiceView) -> bool:
         """It shows paid with our hash, and our own call has no answer yet: told again with its key
@@ -194,8 +222,7 @@ class Placer:
             credit_minor = max(0, rest_minor)
             operation_id = None
             if credit_minor:
-                operation = await operations.begin(unit.tx, self.rt, "credit", money.payment_hash)
-                operation_id = operation.id
+                operation_id = await _credit_operation(unit, money)
             placed = await payments.place_settlement(
                 unit.tx,
                 money,
@@ -253,14 +280,14 @@ class Placer:
                 f"Stripe customer (invoice {money.invoice_id}): refund them by hand.",
             )
             return
-        operation = await operations.begin(unit.tx, self.rt, "credit", money.payment_hash)
+        operation_id = await _credit_operation(unit, money)
         await payments.place_settlement(
             unit.tx,
             money,
             SettlementState.CREDITED,
             target_invoice_id=None,
             credit_minor=amount_minor,
-            credit_operation_id=operation.id,
+            credit_operation_id=operation_id,
             next_try_at=unit.now if amount_minor > 0 else None,
         )
         await unit.record(
@@ -334,6 +361,24 @@ class Placer:
             )
             await unit.record("relay.ordered_again", tenant=relay.tenant, subject=relay.id)
         await tenants.want_sync(unit.tx, money.tenant, due_at=unit.now)
+
+
+async def _credit_operation(unit: Unit, money: Settlement) -> str:
+    """Named after the money: the same credit given before a backup was restored is found at Stripe
+    by this name, and not given twice (M11)."""
+    name = f"credit_{money.payment_hash}"
+    known = await unit.tx.fetch_all(
+        operations.Operation, "operations.of_subject", subject=money.payment_hash
+    )
+    if all(operation.id != name for operation in known):
+        await unit.tx.execute(
+            "operations.insert",
+            id=name,
+            kind="credit",
+            subject=money.payment_hash,
+            created_at=unit.now,
+        )
+    return name
 
 
 async def _payments_of(unit: Unit, money: Settlement) -> list[operations.Operation]:

@@ -169,13 +169,12 @@ def wake_at(s: Situation, step: Wait) -> int:
 
 
 def _over(s: Situation) -> Step | None:
-    if s.view.status not in ("draft", "open"):
-        if any(a.rail is Rail.CARD and a.state in _LIVE for a in s.attempts):
-            return Wait("its card attempt has no end yet")
-        return Finished(s.view.status)
-    if s.invoice.status not in ("draft", "open"):
-        # Paid while this view was on its way: a newer answer of Stripe's is stored already.
-        return Finished(s.invoice.status)
+    # Paid while this view was on its way: a newer answer of Stripe's is stored already.
+    for status in (s.view.status, s.invoice.status):
+        if status not in ("draft", "open"):
+            if any(a.rail is Rail.CARD and a.state in _LIVE for a in s.attempts):
+                return Wait("its card attempt has no end yet")
+            return Finished(status)
     return None
 
 
