@@ -103,6 +103,7 @@ class Bot:
                 await tenants.insert_connection(unit.tx, self._payee_row())
         self.is_working = True
         self._put_to_work()
+        self.life.spawn("reconcile", self.reconcile())
         self.life.spawn("lease", self._keep_lease())
 
     def _payee_row(self) -> Connection:

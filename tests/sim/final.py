@@ -83,7 +83,8 @@ def check_orders(world: SimWorld) -> None:
         world,
         "SELECT r.id, r.name FROM hosted_relays r JOIN tenants t ON t.pubkey = r.tenant "
         "WHERE r.state = 'pending_payment' AND COALESCE(t.subscription_status, '') <> 'incomplete' "
-        f"AND r.created_at < {world.clock.now() - 7200} ORDER BY r.id",
+        f"AND r.created_at < {world.clock.now() - 7200} AND r.expires_at > {world.clock.now()} "
+        "ORDER BY r.id",
     ):
         carriers = [
             books.invoices[row[0]].status

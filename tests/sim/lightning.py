@@ -42,6 +42,7 @@ class LnInvoice:
     shown_at: int | None = None
     sent: list[str] = field(default_factory=list)
     refused: bool = False
+    was_held: bool = False
     tainted: str | None = None
     """Why a rule about double payment cannot hold for it: a wallet lied."""
 
@@ -112,7 +113,8 @@ class OutsidePayee:
         state, settled_at = invoice.state, invoice.settled_at
         if settled_at is not None and now < settled_at + self.lag_s:
             self.world.count("lookup_stale")
-            state, settled_at = "pending", None
+            # An older answer: what was held then was held.
+            state, settled_at = ("accepted" if invoice.was_held else "pending"), None
         if state == "pending" and now > invoice.bolt11.expires_at:
             if self.forgetful and now > invoice.accepts_until:
                 self.world.count("lookup_forgotten")
@@ -149,7 +151,7 @@ class OutsidePayee:
         self.world.say(f"LN {who} pays {payment_hash[:8]} of {invoice.invoice_id} hold={hold_s}")
         if hold_s:
             self.world.count("payment_held")
-            invoice.state = "accepted"
+            invoice.state, invoice.was_held = "accepted", True
             self.world.after(hold_s, lambda: self._settle(payment_hash))
         else:
             self._settle(payment_hash)
