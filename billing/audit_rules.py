@@ -172,15 +172,18 @@ def _customers(store: StoreSide, stripe: StripeSide) -> Iterator[Difference]:
 
 
 def _out_of_band(store: StoreSide, stripe: StripeSide) -> Iterator[Difference]:
-    """M10: what we marked as paid must be backed by money. Without our mark, somebody marked it in
-    the Dashboard: their word, and no difference."""
+    """M10: what we marked as paid must be backed by money. Without our mark, or when our money with
+    that mark came too late and went elsewhere, somebody marked it in the Dashboard: their word, and
+    no difference."""
+    moneys = {money.payment_hash: money for money in store.settlements}
     views = {view.id: view for view in stripe.invoices}
     tenants = {invoice.id: invoice.tenant for invoice in store.invoices}
     for invoice_id, held in store.out_of_band.items():
         view = views.get(invoice_id)
         mark = None if view is None else view.metadata.get(PAID_BY_KEY)
-        short = any(amount > 0 for amount in held.of.values())
-        if short and not mark:
+        money = moneys.get(mark or "")
+        by_hand = not mark or (money is not None and money.target_invoice_id != invoice_id)
+        if by_hand and all(amount > 0 for amount in held.of.values()):
             continue
         text = (
             f"Purser marked it paid (payment hash {mark or 'unknown'}), and the money booked for "

@@ -242,6 +242,28 @@ async def test_an_invoice_marked_paid_in_the_dashboard_is_their_word(world: Worl
     assert report.sums[ALICE].get(Account.OUT_OF_BAND, "usd") == 400
 
 
+async def test_money_that_a_hand_was_faster_than_becomes_credit_and_nothing_differs(
+    world: World,
+) -> None:
+    """Simulation seed 546: our mark stood there when somebody marked it paid in the Dashboard."""
+    await order(world)
+    (request,) = await world.requests()
+    world.stripe.after = lambda *_: faster(world)
+    world.payee.settle(request.payment_hash)
+    await world.pass_time(300, step=30)
+    assert [s.state for s in await world.settlements()] == ["credited"]
+    report = await audit(world)
+    assert report.differences == ()
+    assert report.sums[ALICE].get(Account.OUT_OF_BAND, "usd") == 400
+
+
+def faster(world: World) -> None:
+    """The hand in the Dashboard, right after our note."""
+    invoice = only_invoice(world)
+    if invoice.status == "open" and "purser_paid_by" in invoice.metadata:
+        world.stripe.books.mark_paid(invoice, off_stripe=True)
+
+
 async def test_a_hash_that_only_stripe_knows_is_named(world: World) -> None:
     """A restored backup, or a second bot (M1)."""
     await paid(world)
