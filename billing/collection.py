@@ -8,8 +8,9 @@ from typing import Final, assert_never
 import structlog
 
 from billing import invoices as effects
+from billing.adoption import adopt_request
 from billing.errors import PurserError, StripeMissing
-from billing.model import AttemptState, Invoice, Purpose, Rail, RequestState
+from billing.model import AttemptState, Invoice, Rail, RequestState
 from billing.parallel import by_group
 from billing.ports import StripeGateway
 from billing.rails.card import CardRail
@@ -232,38 +233,7 @@ class Collector:
             if payee is None:
                 raise PurserError(invoice.id, "no payee is configured to ask about its hashes")
             for entry in noted:
-                if await payments.request_by_hash(unit.tx, entry.payment_hash) is not None:
-                    continue
-                requests = await payments.requests_of(unit.tx, invoice.id)
-                if any(r.state is RequestState.OPEN for r in requests):
-                    break
-                request = payments.new_request(
-                    request_id=self.rt.ids.new("req"),
-                    invoice_id=invoice.id,
-                    tenant=invoice.tenant,
-                    payee_connection_id=payee.id,
-                    purpose=Purpose.ADOPTED,
-                    payment_hash=entry.payment_hash,
-                    bolt11="",
-                    amount_msat=entry.amount_msat,
-                    amount_minor=entry.amount_minor,
-                    currency=invoice.currency,
-                    rate=entry.rate,
-                    rate_sources="[]",
-                    rate_at=unit.now,
-                    now=unit.now,
-                    expires_at=entry.expires_at,
-                    margin_s=entry.margin_s,
-                )
-                await payments.insert_request(unit.tx, request)
-                await unit.tx.execute("payments.note_request", id=request.id, now=unit.now)
-                await self.rt.alarm(
-                    unit,
-                    f"adopted:{entry.payment_hash}",
-                    f"Invoice {invoice.id} carries a payment hash this database does not know "
-                    f"({entry.payment_hash[:16]}…): a restored backup or a second bot. It is "
-                    "watched; nothing new is issued until it is dead.",
-                )
+                await adopt_request(self.rt, unit, payee, invoice, entry)
 
     async def _failed(self, invoice: Invoice, error: PurserError) -> None:
         log.warning("collection.failed", subject=invoice.id, error=error.what)

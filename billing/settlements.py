@@ -81,14 +81,12 @@ class Placer:
 
     async def _aim(self, money: Settlement) -> Settlement:
         """Choose the target on re-fetched invoices and commit the choice before the call."""
-        if await self._was_placed_in_another_life(money):
-            async with self.rt.unit() as unit:
-                placed = await payments.settlement(unit.tx, money.payment_hash)
-                assert placed is not None
-                return placed
-        target = await self._target_of(money)
+        was_placed = await self._was_placed_in_another_life(money)
+        target = None if was_placed else await self._target_of(money)
         async with self.rt.unit() as unit:
-            if target is not None:
+            if was_placed:
+                pass
+            elif target is not None:
                 operation = await operations.begin(
                     unit.tx, self.rt, "pay_out_of_band", money.payment_hash
                 )
@@ -367,17 +365,7 @@ async def _credit_operation(unit: Unit, money: Settlement) -> str:
     """Named after the money: the same credit given before a backup was restored is found at Stripe
     by this name, and not given twice (M11)."""
     name = f"credit_{money.payment_hash}"
-    known = await unit.tx.fetch_all(
-        operations.Operation, "operations.of_subject", subject=money.payment_hash
-    )
-    if all(operation.id != name for operation in known):
-        await unit.tx.execute(
-            "operations.insert",
-            id=name,
-            kind="credit",
-            subject=money.payment_hash,
-            created_at=unit.now,
-        )
+    await operations.begin_named(unit.tx, name, "credit", money.payment_hash, now=unit.now)
     return name
 
 

@@ -13,6 +13,7 @@ from billing import invoices as effects
 from billing.errors import PurserError, StripeRejected
 from billing.model import Change, Tenant
 from billing.ports import StripeGateway
+from billing.stated_relays import state_relays
 from billing.store import tenants
 from billing.store.operations import NEW_KEY_AFTER_S, NEW_KEY_AFTER_TRIES
 from billing.unit import Runtime, Unit
@@ -80,11 +81,15 @@ class Changer:
         if view is None:
             assert tenant.customer_id is not None
             quantities: dict[str, int] = json.loads(change.quantities)
+            carried = frozenset(json.loads(change.relays))
+            async with self.rt.unit() as unit:
+                relays = await tenants.relays_of(unit.tx, tenant.pubkey)
             view = await self.stripe.create_subscription(
                 change.items_operation_id,
                 customer_id=tenant.customer_id,
                 quantities=quantities,
-                metadata={"purser_tenant": tenant.pubkey},
+                metadata={"purser_tenant": tenant.pubkey}
+                | state_relays(relay for relay in relays if relay.id in carried),
             )
         if view.latest_invoice_id is None:
             raise PurserError(view.id, "Stripe made a subscription without an invoice")

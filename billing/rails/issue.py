@@ -13,7 +13,8 @@ from billing.model import Connection, Invoice, PaymentRequest, Purpose, RequestS
 from billing.money import fiat_to_msat
 from billing.payments import AUTOMATIC_EXPIRY_S, MARGIN_S, SHOWN_EXPIRY_S, is_beyond_margin
 from billing.ports import Payees, Quoter, StripeGateway
-from billing.store import operations, payments, tenants
+from billing.stated_relays import state_relays
+from billing.store import invoices, operations, payments, tenants
 from billing.unit import Runtime
 from wallet.bolt11 import Bolt11
 
@@ -193,13 +194,21 @@ class Issuer:
             operation = await operations.begin(unit.tx, self.rt, "note_hash", request.id)
             others = await payments.requests_of(unit.tx, request.invoice_id)
             metadata = _stale_entries(others, now=unit.now) | metadata_of(request)
+            metadata |= state_relays(await invoices.relays_of(unit.tx, request.invoice_id))
         try:
-            await self.stripe.annotate_invoice(operation.id, request.invoice_id, metadata)
+            view = await self.stripe.annotate_invoice(operation.id, request.invoice_id, metadata)
         except PurserError:
             # Noting twice is harmless, and a key that replays a 500 would block the invoice.
             async with self.rt.unit() as unit:
                 await operations.finish(unit.tx, operation.id, "unclear", now=unit.now)
             raise
+        ours = {other.payment_hash for other in others} | {request.payment_hash}
+        if any(noted.payment_hash not in ours for noted in noted_in(view.metadata)):
+            # Notes are taken one after the other: of two bots at least one sees the other's, and
+            # leaves its own request to die unseen (M2).
+            async with self.rt.unit() as unit:
+                await operations.finish(unit.tx, operation.id, "not alone", now=unit.now)
+            raise PurserError(request.invoice_id, "another bot noted a payment request beside ours")
         async with self.rt.unit() as unit:
             await operations.finish(unit.tx, operation.id, "noted", now=unit.now)
             await unit.tx.execute("payments.note_request", id=request.id, now=unit.now)

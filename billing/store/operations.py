@@ -53,6 +53,16 @@ async def begin(tx: Tx, rt: Runtime, kind: str, subject: str) -> Operation:
     return operation
 
 
+async def begin_named(tx: Tx, operation_id: str, kind: str, subject: str, *, now: int) -> None:
+    """One whose id follows from its subject, so that another life of this database names it the
+    same; only where the gateway looks for the id before it writes. Repeats change nothing."""
+    known = await tx.fetch_all(Operation, "operations.of_subject", subject=subject)
+    if all(operation.id != operation_id for operation in known):
+        await tx.execute(
+            "operations.insert", id=operation_id, kind=kind, subject=subject, created_at=now
+        )
+
+
 async def finish(tx: Tx, operation_id: str, result: str, *, now: int) -> None:
     """Its end is known: the next attempt is another operation with another key."""
     await tx.execute("operations.finish", id=operation_id, now=now, result=result[:200])

@@ -1,0 +1,51 @@
+"""Takes up payment requests that another life of this bot issued, from what Stripe notes of them.
+
+A restored backup, a lost database, or a second bot: the request is watched like our own, and while
+it can be paid nothing new is issued for its invoice (M1, M2).
+"""
+
+from __future__ import annotations
+
+from billing.model import Connection, Invoice, PaymentRequest, Purpose, RequestState
+from billing.rails.issue import NotedRequest
+from billing.store import payments
+from billing.unit import Runtime, Unit
+
+
+async def adopt_request(
+    rt: Runtime, unit: Unit, payee: Connection, invoice: Invoice, noted: NotedRequest
+) -> PaymentRequest | None:
+    """Store and report it as open; None: it is known, or another one of this invoice is open."""
+    if await payments.request_by_hash(unit.tx, noted.payment_hash) is not None:
+        return None
+    requests = await payments.requests_of(unit.tx, invoice.id)
+    if any(r.state is RequestState.OPEN for r in requests):
+        return None
+    request = payments.new_request(
+        request_id=rt.ids.new("req"),
+        invoice_id=invoice.id,
+        tenant=invoice.tenant,
+        payee_connection_id=payee.id,
+        purpose=Purpose.ADOPTED,
+        payment_hash=noted.payment_hash,
+        bolt11="",
+        amount_msat=noted.amount_msat,
+        amount_minor=noted.amount_minor,
+        currency=invoice.currency,
+        rate=noted.rate,
+        rate_sources="[]",
+        rate_at=unit.now,
+        now=unit.now,
+        expires_at=noted.expires_at,
+        margin_s=noted.margin_s,
+    )
+    await payments.insert_request(unit.tx, request)
+    await unit.tx.execute("payments.note_request", id=request.id, now=unit.now)
+    await rt.alarm(
+        unit,
+        f"adopted:{noted.payment_hash}",
+        f"Invoice {invoice.id} carries a payment hash this database does not know "
+        f"({noted.payment_hash[:16]}…): a restored backup or a second bot. It is "
+        "watched; nothing new is issued until it is dead.",
+    )
+    return request
