@@ -72,6 +72,7 @@ class Accounts:
     async def _show_again(
         self, unit: Unit, command: Command, invoice: Invoice, request: PaymentRequest
     ) -> None:
+        carried = await invoices.relays_of(unit.tx, invoice.id)
         await answer(
             unit,
             command,
@@ -84,6 +85,7 @@ class Accounts:
             bolt11=request.bolt11,
             expires_at=request.expires_at,
             rate=request.rate,
+            relays=[relay.name for relay in carried],
             why="asked",
         )
 

@@ -196,7 +196,7 @@ class Prober:
         }
         async with self.rt.unit() as unit:
             fresh = await tenants.connection(unit.tx, connection.id)
-            await self._store(unit, connection, info)
+            await self._store(unit, connection, info, _problem(lacks.needed, facts))
             assert fresh is not None
             if fresh.state is not ConnectionState.PROBING or connection.tenant is None:
                 return
@@ -229,12 +229,15 @@ class Prober:
                     "configuration could empty it.",
                 )
 
-    async def _store(self, unit: Unit, connection: Connection, info: WalletInfo) -> None:
+    async def _store(
+        self, unit: Unit, connection: Connection, info: WalletInfo, problem: str | None = None
+    ) -> None:
         await unit.tx.execute(
             "connections.probed",
             id=connection.id,
             encryption=info.encryption,
             methods=" ".join(sorted(info.methods)),
+            problem=problem,
             now=unit.now,
         )
         await unit.record(
@@ -272,6 +275,13 @@ class Prober:
                     f"Our own wallet does not answer ({problem}): no payment request can be made "
                     "until it does.",
                 )
+
+
+def _problem(needed: tuple[str, ...], facts: dict[str, Fact]) -> str | None:
+    """Why it answers and still cannot pay: `wallet` and `status` go on saying it."""
+    if needed:
+        return f"it does not allow {' and '.join(needed)}"
+    return "it is on another network" if facts["wrong_network"] else None
 
 
 def _place(tenant: str | None) -> Place:

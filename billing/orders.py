@@ -9,9 +9,9 @@ from typing import Final
 from billing.desk import Command, Desk, answer
 from billing.model import HostedRelay, RelayState
 from billing.plans import Catalogue, Plan
-from billing.store import tenants
+from billing.store import invoices, tenants
 from billing.store.engine import ConstraintViolated
-from billing.unit import Unit
+from billing.unit import Fact, Unit
 
 NAME: Final = re.compile(r"[a-z][a-z0-9-]{1,30}[a-z0-9]")
 """A DNS label of 3 to 32 characters: it becomes a host name."""
@@ -140,10 +140,18 @@ class Orders:
                 await answer(
                     unit, command, "already_stopping", name=relay.name, stops_at=relay.stops_at
                 )
-            elif not confirmed:
-                await answer(unit, command, "confirm_stop", name=relay.name, stops_at=stops_at)
+                return
+            facts: dict[str, Fact] = {
+                "name": relay.name,
+                "stops_at": stops_at,
+                "at_once": not runs_on,
+                "billed_with": await _billed_with(unit, relay),
+            }
+            if not confirmed:
+                await answer(unit, command, "confirm_stop", request_id=None, **facts)
             else:
                 await self._stop(unit, command, relay, stops_at)
+                await answer(unit, command, "stopping", request_id=None, **facts)
 
     def _is_free(self, relay: HostedRelay) -> bool:
         return relay.plan in self.catalogue and self.catalogue.get(relay.plan).is_free
@@ -154,4 +162,18 @@ class Orders:
         await unit.record(
             "relay.stop_requested", tenant=command.sender, subject=relay.id, stops_at=stops_at
         )
-        await answer(unit, command, "stopping", name=relay.name, stops_at=stops_at)
+
+
+async def _billed_with(unit: Unit, relay: HostedRelay) -> list[str]:
+    """The other relays on the open invoice of one that never came up: who pays that, pays both."""
+    if relay.activated_at is not None:
+        return []
+    for invoice in await invoices.open_of_tenant(unit.tx, relay.tenant):
+        carried = await invoices.relays_of(unit.tx, invoice.id)
+        if relay.id in {other.id for other in carried}:
+            return [
+                other.name
+                for other in carried
+                if other.id != relay.id and other.state is not RelayState.ENDED
+            ]
+    return []

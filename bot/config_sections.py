@@ -50,7 +50,7 @@ class BotSection(Section):
         max_length=10,
     )
     operators: Strings = setting(
-        "Who is told of trouble and may give operator commands: a list of npub1…",
+        "Who is told of trouble by direct message: a list of npub1…",
         example=["npub10elfcs4fr0l0r8af98jlmgdh9c8tcxjvz9qkw038js35mp4dma8qzvjptg"],
         min_length=1,
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from billing.model import Invoice, PaymentRequest, Purpose, RequestState
 from billing.rails.issue import Issued, Issuer
-from billing.store import payments
+from billing.store import invoices, payments
 from billing.unit import Runtime
 
 
@@ -44,6 +44,7 @@ class ManualRail:
             assert current is not None
             if live or current.state is not RequestState.OPEN:
                 return False
+            carried = await invoices.relays_of(unit.tx, invoice.id)
             await unit.tx.execute("payments.show_request", id=request.id, now=unit.now)
             await unit.tx.execute("invoices.shown", id=invoice.id)
             await unit.say(
@@ -58,6 +59,7 @@ class ManualRail:
                 bolt11=request.bolt11,
                 expires_at=request.expires_at,
                 rate=request.rate,
+                relays=[relay.name for relay in carried],
                 why=why,
             )
             await unit.record(

@@ -313,11 +313,14 @@ def _connection(words: list[str], others: int, allow_private: bool) -> NwcUri:
     elif len(words) == others:
         text = os.environ.get(ENV, "")
         if not text:
-            fail(f"which wallet? Give nostr+walletconnect://…, or -, or set ${ENV}", Exit.USAGE)
+            fail(
+                f"which wallet? Give its connection, or - for standard input, or ${ENV}",
+                Exit.USAGE,
+            )
     else:
         fail("too many or too few words; see --help", Exit.USAGE)
     if not text.strip().lower().startswith(SCHEMES):
-        fail("the connection must start with nostr+walletconnect://", Exit.USAGE)
+        fail("a connection begins with nostr+walletconnect and ://", Exit.USAGE)
     try:
         return nwc_uri.parse(text, allow_private=allow_private)
     except NwcUriError as error:

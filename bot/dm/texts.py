@@ -95,10 +95,25 @@ def _relays(f: Facts) -> str:
 
 
 def _confirm_stop(f: Facts) -> str:
+    if f["at_once"]:
+        return f"{f['name']} would end now.{_still_billed(f)} To confirm: stop {f['name']} confirm"
     return (
         f"{f['name']} would stop on {date(f['stops_at'])} and not be renewed; what is paid stays "
         f"paid. To confirm: stop {f['name']} confirm"
     )
+
+
+def _stopping(f: Facts) -> str:
+    if f.get("at_once"):
+        return f"{f['name']} ends now.{_still_billed(f)}"
+    return f"{f['name']} runs until {date(f['stops_at'])} and is not renewed. Nothing more to do."
+
+
+def _still_billed(f: Facts) -> str:
+    """A first invoice of several relays is not made again because one of them was given up."""
+    if not f.get("billed_with"):
+        return ""
+    return f" The open invoice still carries it, together with {names(f['billed_with'])}."
 
 
 # --- money --------------------------------------------------------------------------------------
@@ -115,8 +130,9 @@ _WHY: Final = {
 
 def _pay_by_hand(f: Facts) -> str:
     why = _WHY.get(str(f["why"]), "Your wallet refused the payment; nothing was taken from it.")
+    what = f" for {names(f['relays'])}" if f.get("relays") else ""
     return (
-        f"{why}\nTo pay: {amount(f)} = {format_sats(int(f['amount_msat']))}, until "
+        f"{why}\nTo pay: {amount(f)} = {format_sats(int(f['amount_msat']))}{what}, until "
         f"{date(f['expires_at'])}:\n\n{f['bolt11']}\n\nPaid, it is noticed by itself within a "
         "minute. If it expires, say pay for a new one."
     )
@@ -129,7 +145,7 @@ def _invoice_paid(f: Facts) -> str:
         "card": "by card",
         "credit": "from your credit",
     }.get(str(f["paid_by"]), "")
-    what = f" for {names(f['relays'])}" if f["relays"] else ""
+    what = f" for {names(f['relays'])}" if f.get("relays") else ""
     up = f" {names(f['brought_up'])} comes up now." if f["brought_up"] else ""
     said = f"Paid{' ' + how if how else ''}: {amount(f)}{what}. Thank you.{up}"
     return "\n".join([said, *_receipt(f)])
@@ -234,9 +250,7 @@ TEXTS: Final[Mapping[str, Text]] = {
     "no_such_relay": lambda f: f"You have no relay called {f['name']}. Say relays for the list.",
     "already_stopping": lambda f: f"{f['name']} stops on {date(f['stops_at'])} already.",
     "confirm_stop": _confirm_stop,
-    "stopping": lambda f: (
-        f"{f['name']} runs until {date(f['stops_at'])} and is not renewed. Nothing more to do."
-    ),
+    "stopping": _stopping,
     "relay_up": lambda f: f"{f['name']} is up: {f['url']}",
     "relay_stopped": lambda f: f"{f['name']} has stopped, as you asked. To order again: plans",
     "order_expired": lambda f: (
@@ -253,7 +267,9 @@ TEXTS: Final[Mapping[str, Text]] = {
         "wallet too. Invoices come to you by message."
     ),
     "no_wallet": lambda f: "No wallet is connected. Connect one with: wallet <nwc uri>",
-    "bad_wallet": lambda f: f"I cannot use that connection: {f['problem']}. Nothing was changed.",
+    "bad_wallet": lambda f: (
+        f"I cannot use that connection. {str(f['problem']).rstrip('.')}. Nothing was changed."
+    ),
     "wallet_needs_nip17": lambda f: (
         "A wallet connection is a secret: please send it by a private message (NIP-17), not the "
         "old kind. Revoke the one you just sent and make a new one."

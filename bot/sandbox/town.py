@@ -25,7 +25,7 @@ WEBHOOK_PATH = "/webhooks/stripe"
 PLANS: dict[str, dict[str, object]] = {
     "basic": {"title": "Basic", "amount": "5.00", "interval": "month"},
     "plus": {"title": "Plus", "amount": "12.00", "interval": "month"},
-    "tiny": {"title": "Tiny (free)", "free": True},
+    "tiny": {"title": "Tiny", "free": True},
 }
 
 

@@ -42,7 +42,7 @@ SELECT * FROM connections WHERE probe_due_at <= :now ORDER BY probe_due_at, id L
 -- The answer of a probe.
 UPDATE connections
 SET state = CASE WHEN state = 'probing' THEN 'active' ELSE state END, encryption = :encryption,
-    methods = :methods, probed_at = :now, probe_due_at = NULL, problem = NULL
+    methods = :methods, probed_at = :now, probe_due_at = NULL, problem = :problem
 WHERE id = :id
 
 -- name: probe_failed

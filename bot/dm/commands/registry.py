@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
@@ -99,18 +100,25 @@ ENTRIES: Final = (
 )
 """To add a command: one function and one row here (docs/extending.md)."""
 _BY_VERB: Final = {entry.verb: entry for entry in ENTRIES if " " not in entry.verb}
+CONNECTION: Final = re.compile(r"nostr\+?walletconnect:", re.IGNORECASE)
+"""Pasted alone it is meant for `wallet`; over kind 4 its owner must hear that it is spoilt."""
 
 
 def verb_of(text: str) -> str:
     """The first word, for the audit log: never the rest, which may be a secret."""
-    words = text.strip().lstrip("/").split(maxsplit=1)
+    words = _words(text)
     verb = words[0].lower() if words else ""
     return verb if verb in _BY_VERB else "unknown"
 
 
+def _words(text: str) -> list[str]:
+    words = text[:MAX_COMMAND_CHARS].strip().lstrip("/").split()
+    return ["wallet", *words] if words and CONNECTION.match(words[0]) else words
+
+
 async def dispatch(services: Services, command: Command, text: str) -> None:
     """Run what was said; whatever it was, it gets exactly one reply."""
-    words = text[:MAX_COMMAND_CHARS].strip().lstrip("/").split()
+    words = _words(text)
     command = replace(command, verb=verb_of(text))
     entry = _BY_VERB.get(words[0].lower()) if words else None
     if entry is None:

@@ -1,0 +1,104 @@
+"""What a tenant types, through the command registry, to the words that come back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from billing.store.migrate import migrate
+from billing.store.open import open_engine
+from bot.dm.commands.registry import Services, dispatch, verb_of
+from bot.dm.texts import render
+from tests.world import World
+from wallet.ports import WalletInfo
+
+SECRET = "12" * 32
+URI = (
+    "nostr+walletconnect://79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"
+    f"?relay=wss%3A%2F%2Fr.example&secret={SECRET}"
+)
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    engine = await open_engine(":memory:", driver="inline")
+    await migrate(engine)
+    made = World(engine)
+    await made.start()
+    yield made
+    await engine.close()
+
+
+async def say(world: World, text: str, *, legacy: bool = False) -> str:
+    """The reply to one message, as it is read."""
+    before = len(await world.messages())
+    services = Services(world.desk, world.orders, world.accounts, world.wallet_commands)
+    command = await world.command(verb_of(text))
+    await dispatch(services, replace(command, legacy=legacy), text)
+    replies = (await world.messages())[before:]
+    assert len(replies) == 1
+    world.clock.advance(4)
+    return render(*replies[0])
+
+
+@pytest.mark.parametrize("text", ["🎉", "x" * 8000, "\u202ehelp", "what?", "stop", "new a b c"])
+async def test_odd_input_gets_one_short_answer(world: World, text: str) -> None:
+    assert len(await say(world, text)) < 100
+
+
+@pytest.mark.parametrize("pasted", [URI, URI.upper(), URI.replace("+", "")])
+async def test_a_connection_pasted_alone_is_meant_for_wallet(world: World, pasted: str) -> None:
+    assert verb_of(pasted) == "wallet"
+    answer = await say(world, pasted)
+    assert SECRET not in answer
+    assert answer.startswith(("Asking your wallet", "I cannot use that connection. "))
+
+
+async def test_a_connection_pasted_in_the_old_kind_is_called_spoilt(world: World) -> None:
+    assert "Revoke the one you just sent" in await say(world, URI, legacy=True)
+    assert "No wallet" in await say(world, "wallet")
+
+
+async def test_a_bad_connection_is_refused_in_whole_sentences(world: World) -> None:
+    answer = await say(world, "wallet nostr+walletconnect://zz?relay=x")
+    assert ".." not in answer
+    assert answer.endswith("Nothing was changed.")
+
+
+async def test_an_invoice_says_which_relays_it_is_for(world: World) -> None:
+    await say(world, "new one basic")
+    await say(world, "new two basic")
+    await world.settle_down()
+    kind, facts = (await world.messages())[-1]
+    assert kind == "pay_by_hand"
+    assert "for one and two, until" in render(kind, facts)
+    assert "for one and two, until" in await say(world, "pay")
+
+
+async def test_who_gives_up_one_of_two_unpaid_relays_hears_what_the_invoice_carries(
+    world: World,
+) -> None:
+    await say(world, "new one basic")
+    await say(world, "new two basic")
+    await world.settle_down()
+    asked = await say(world, "stop one")
+    assert asked == (
+        "one would end now. The open invoice still carries it, together with two. "
+        "To confirm: stop one confirm"
+    )
+    done = await say(world, "stop one confirm")
+    assert done == "one ends now. The open invoice still carries it, together with two."
+
+
+async def test_a_wallet_that_may_not_pay_goes_on_saying_so(world: World) -> None:
+    world.payer.info = WalletInfo(methods=frozenset({"get_info", "make_invoice"}))
+    await say(world, f"wallet {URI}")
+    await world.prober.run_once(world.clock.now())
+    assert "it does not allow pay_invoice" in await say(world, "wallet")
+    assert "it does not allow pay_invoice" in await say(world, "status")
+    world.payer.info = WalletInfo(methods=frozenset({"get_info", "pay_invoice"}))
+    await say(world, f"wallet {URI}")
+    await world.prober.run_once(world.clock.now())
+    assert "does not allow" not in await say(world, "wallet")
