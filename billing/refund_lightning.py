@@ -11,6 +11,7 @@ from billing.errors import PurserError
 from billing.model import Connection, ConnectionState
 from billing.payments import PROBE_FRESH_S, PUBLISH_WINDOW_S
 from billing.refund_end import end_refund
+from billing.refund_memory import RefundMemory
 from billing.refund_ports import RefundWallets, SpenderLookup
 from billing.refunds import (
     ESCALATE_S,
@@ -42,6 +43,7 @@ class LightningRefunds:
     rt: Runtime
     wallets: RefundWallets
     lookups: SpenderLookup
+    memory: RefundMemory
 
     async def advance(self, refund: Refund) -> None:
         """The next step. Raises `PurserError` for "not now"."""
@@ -53,18 +55,92 @@ class LightningRefunds:
     # --- paying -------------------------------------------------------------------------------
 
     async def _start(self, refund: Refund) -> None:
-        assert refund.amount_msat is not None
         async with self.rt.unit() as unit:
             spender = await refunds.spender(unit.tx)
             payer = await tenants.payer_of(unit.tx, refund.tenant)
-            if unit.now - refund.created_at >= GIVE_UP_S:
-                why = f"no payment request came within a day ({refund.problem})"
-                await end_refund(self.rt, unit, refund, RefundSeen.GIVEN_UP, problem=why)
-                return
+            is_late = unit.now - refund.created_at >= GIVE_UP_S
+        if is_late and refund.payment_hash is None:
+            await self._give_up(refund)
+            return
         if spender is None:
             raise PurserError(refund.id, "no spending connection is configured")
         if payer is None or payer.state is not ConnectionState.ACTIVE:
             raise PurserError(refund.id, "the tenant has no wallet connected")
+        if await self._was_sent(refund, spender):
+            return
+        if is_late:
+            await self._give_up(refund)
+            return
+        made = await self._made(refund, payer)
+        # The wallet that pays is asked last, so that the answer is fresh (M3).
+        paying = await self.wallets.spender(spender)
+        info = await paying.probe()
+        probed_at = self.rt.clock.now()
+        if not isinstance(info, WalletInfo):
+            raise PurserError(refund.id, "our spending wallet does not answer")
+        if info.methods and "pay_invoice" not in info.methods:
+            raise PurserError(refund.id, "our spending connection may not pay")
+        await self.memory.note(refund, made.payment_hash, made.expires_at)
+        if self.rt.clock.now() - probed_at > PROBE_FRESH_S:
+            raise PurserError(refund.id, "it took too long since our spending wallet answered")
+        await self._pay(refund, payer, spender, paying, made)
+
+    async def _give_up(self, refund: Refund) -> None:
+        """Nothing was ever sent."""
+        why = f"no payment request came within a day ({refund.problem})"
+        async with self.rt.unit() as unit:
+            await end_refund(self.rt, unit, refund, RefundSeen.GIVEN_UP, problem=why)
+
+    async def _was_sent(self, refund: Refund, spender: Connection) -> bool:
+        """Whether a later life of which this database knows nothing (a restored backup) may have
+        sent it: then it is in flight, and only looked up."""
+        noted = await self.memory.noted(refund)
+        if noted is not None and noted[0] != refund.payment_hash:
+            return await self._adopt(refund, spender, *noted)
+        if refund.payment_hash is None:
+            return False
+        # Prepared and never claimed, as far as we know: the wallet that would have paid is asked.
+        answer = await self.lookups.lookup_outgoing(spender, refund.payment_hash)
+        if isinstance(answer, Transaction):
+            assert refund.expires_at is not None
+            return await self._adopt(refund, spender, refund.payment_hash, refund.expires_at)
+        if not isinstance(answer, NotFound):
+            raise PurserError(refund.id, "our spending wallet cannot say whether it was sent")
+        return False
+
+    async def _adopt(
+        self, refund: Refund, spender: Connection, payment_hash: str, expires_at: int
+    ) -> bool:
+        async with self.rt.unit() as unit:
+            await unit.tx.execute(
+                "refunds.claim",
+                id=refund.id,
+                now=unit.now,
+                payer_connection_id=None,
+                spender_id=spender.id,
+                payment_hash=payment_hash,
+                bolt11=refund.bolt11 or "",
+                amount_msat=refund.amount_msat,
+                expires_at=expires_at,
+                event_id=None,
+                event_json="",
+                encryption=None,
+                expiration=None,
+                fence=self.rt.fence.token,
+                next_try_at=unit.now,
+            )
+            await unit.record(
+                "refund.adopted",
+                tenant=refund.tenant,
+                subject=refund.id,
+                invoice=refund.invoice_id,
+                payment_hash=payment_hash,
+            )
+        return True
+
+    async def _made(self, refund: Refund, payer: Connection) -> Bolt11:
+        """A checked payment request of the tenant's wallet, stored before anybody may pay it."""
+        assert refund.amount_msat is not None
         receiver = await self.wallets.receiver(payer)
         made = await receiver.make_invoice(
             refund.amount_msat, f"Refund of {refund.invoice_id}", REFUND_EXPIRY_S
@@ -74,17 +150,22 @@ class LightningRefunds:
             raise PurserError(refund.id, f"the tenant's wallet made no payment request: {reason}")
         if made.amount_msat != refund.amount_msat:
             raise PurserError(refund.id, "the tenant's wallet asks for another amount (K10)")
-        # The wallet that pays is asked last, so that the answer is fresh (M3).
-        paying = await self.wallets.spender(spender)
-        probed_at = self.rt.clock.now()
-        info = await paying.probe()
-        if not isinstance(info, WalletInfo):
-            raise PurserError(refund.id, "our spending wallet does not answer")
-        if info.methods and "pay_invoice" not in info.methods:
-            raise PurserError(refund.id, "our spending connection may not pay")
-        if self.rt.clock.now() - probed_at > PROBE_FRESH_S:
-            raise PurserError(refund.id, "our spending wallet answers too slowly")
-        await self._pay(refund, payer, spender, paying, made)
+        try:
+            async with self.rt.unit() as unit:
+                if await payments.request_by_hash(unit.tx, made.payment_hash) is not None:
+                    raise PurserError(refund.id, "the tenant's wallet sent us our own hash")
+                await unit.tx.execute(
+                    "refunds.prepare",
+                    id=refund.id,
+                    payment_hash=made.payment_hash,
+                    bolt11=made.text,
+                    expires_at=made.expires_at,
+                )
+        except ConstraintViolated:
+            raise PurserError(
+                refund.id, "the tenant's wallet used a payment hash twice (M3)"
+            ) from None
+        return made
 
     async def _pay(
         self, refund: Refund, payer: Connection, spender: Connection, paying: Payer, made: Bolt11
@@ -94,44 +175,35 @@ class LightningRefunds:
         sealed = paying.prepare_pay(
             made.text, now=now, expiration=made.expires_at - EXPIRATION_BEFORE_BOLT11_S
         )
-        try:
-            async with self.rt.unit() as unit:
-                if await unit.tx.scalar("leases.fence", name="purser") != self.rt.fence.token:
-                    return
-                if await payments.request_by_hash(unit.tx, made.payment_hash) is not None:
-                    raise PurserError(refund.id, "the tenant's wallet sent us our own hash")
-                claimed = await unit.tx.execute(
-                    "refunds.claim",
-                    id=refund.id,
-                    now=unit.now,
-                    payer_connection_id=payer.id,
-                    spender_id=spender.id,
-                    payment_hash=made.payment_hash,
-                    bolt11=made.text,
-                    amount_msat=made.amount_msat,
-                    expires_at=expires_at,
-                    event_id=sealed.event_id,
-                    event_json=sealed.event_json,
-                    encryption=sealed.encryption,
-                    expiration=sealed.expiration,
-                    fence=self.rt.fence.token,
-                    next_try_at=next_try(0, now=unit.now),
-                )
-                if not claimed:
-                    return
-                in_flight_at = unit.now
-                await unit.record(
-                    "refund.in_flight",
-                    tenant=refund.tenant,
-                    subject=refund.id,
-                    invoice=refund.invoice_id,
-                    payment_hash=made.payment_hash,
-                    amount_msat=made.amount_msat,
-                )
-        except ConstraintViolated:
-            raise PurserError(
-                refund.id, "the tenant's wallet used a payment hash twice (M3)"
-            ) from None
+        async with self.rt.unit() as unit:
+            claimed = await unit.tx.execute(
+                "refunds.claim",
+                id=refund.id,
+                now=unit.now,
+                payer_connection_id=payer.id,
+                spender_id=spender.id,
+                payment_hash=made.payment_hash,
+                bolt11=made.text,
+                amount_msat=made.amount_msat,
+                expires_at=expires_at,
+                event_id=sealed.event_id,
+                event_json=sealed.event_json,
+                encryption=sealed.encryption,
+                expiration=sealed.expiration,
+                fence=self.rt.fence.token,
+                next_try_at=next_try(0, now=unit.now),
+            )
+            if not claimed:
+                return
+            in_flight_at = unit.now
+            await unit.record(
+                "refund.in_flight",
+                tenant=refund.tenant,
+                subject=refund.id,
+                invoice=refund.invoice_id,
+                payment_hash=made.payment_hash,
+                amount_msat=made.amount_msat,
+            )
 
         def permit() -> bool:
             fresh = self.rt.clock.now() <= in_flight_at + PUBLISH_WINDOW_S

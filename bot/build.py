@@ -33,6 +33,7 @@ from billing.rate_sources import build_rate_sources
 from billing.rate_watch import RateWatch
 from billing.reconcile import Reconciler
 from billing.refund_lightning import LightningRefunds
+from billing.refund_memory import RefundMemory
 from billing.refund_worker import RefundWorker
 from billing.relays import RelayKeeper
 from billing.resolver import Resolver
@@ -271,7 +272,11 @@ def _build_workers(core: Core) -> Workers:
         preflight=Preflight(
             rt, stripe, core.wallets, core.rates, core.catalogue, config.payee.network
         ),
-        refunds=RefundWorker(rt, stripe, LightningRefunds(rt, core.wallets, core.wallets)),
+        refunds=RefundWorker(
+            rt,
+            stripe,
+            LightningRefunds(rt, core.wallets, core.wallets, RefundMemory(rt, stripe)),
+        ),
     )
 
 

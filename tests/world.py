@@ -41,9 +41,11 @@ from billing.rails.issue import Issuer
 from billing.rails.manual import ManualRail
 from billing.rails.nwc import NwcRail
 from billing.rates import Rate
+from billing.rebuild import Rebuilder
 from billing.reconcile import Reconciler
 from billing.refund_desk import RefundDesk
 from billing.refund_lightning import LightningRefunds
+from billing.refund_memory import RefundMemory
 from billing.refund_worker import RefundWorker
 from billing.relays import RelayKeeper
 from billing.resolver import Resolver
@@ -318,7 +320,9 @@ class World:
         self.placer = Placer(rt, self.stripe)
         self.resolver = Resolver(rt, self)
         self.refund_wallets.life(self.witness, self.wire)
-        lightning = LightningRefunds(rt, self.refund_wallets, self.refund_wallets)
+        lightning = LightningRefunds(
+            rt, self.refund_wallets, self.refund_wallets, RefundMemory(rt, self.stripe)
+        )
         self.refunds = RefundWorker(rt, self.stripe, lightning)
         self.refund_desk = RefundDesk(rt, self.stripe, StubQuoter(self.clock))
         self.keeper = RelayKeeper(rt, host, self.catalogue, "relays.example")
@@ -335,6 +339,7 @@ class World:
         self.preflight = Preflight(
             rt, self.stripe, wallets, StubQuoter(self.clock), self.catalogue, self.network
         )
+        self.rebuilder = Rebuilder(rt, self.stripe, self.resolver)
         self.reconciler = Reconciler(rt, self.stripe, self.catalogue)
 
     def _port(self, inner: Any, name: str, *methods: str) -> Any:
@@ -357,6 +362,7 @@ class World:
         world.payer, world.payer.witness = self.payer, world.witness
         world._build()
         assert await world.lease.take()
+        await world.rebuilder.run_once(self.clock.now())
         return world
 
     # --- ports that the world itself stands for --------------------------------------------------

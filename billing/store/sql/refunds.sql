@@ -48,6 +48,13 @@ WHERE tenant = :tenant AND amount_minor = :amount_minor AND created_at > :since
     AND state <> 'failed' AND COALESCE(invoice_id, '') = :invoice_id
 ORDER BY created_at DESC, id LIMIT 1
 
+-- name: prepare
+-- What the tenant's wallet asks for: stored before its hash is noted at Stripe, and before it can
+-- be paid.
+UPDATE refunds
+SET payment_hash = :payment_hash, bolt11 = :bolt11, expires_at = :expires_at
+WHERE id = :id AND state = 'pending'
+
 -- name: claim
 -- The payment request of the tenant's wallet and our signed pay request, in flight with all that
 -- recovery needs before anything is published (M1), once.

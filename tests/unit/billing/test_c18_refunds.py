@@ -10,6 +10,7 @@ from billing.audit import Auditor
 from billing.errors import StripeUnavailable
 from billing.model import OutboxMessage
 from billing.refund_desk import RefundRefused
+from billing.refund_memory import RefundMemory
 from billing.refunds import Refund, RefundState, RefundWay
 from billing.store.migrate import migrate
 from billing.store.open import open_engine
@@ -17,6 +18,7 @@ from bot.dm.texts import render
 from tests.books import ListingPayee
 from tests.crashes import Crash, Tripwire
 from tests.world import ALICE, OPERATOR, World
+from wallet.bolt11 import Bolt11
 
 HOUR_S = 3600
 
@@ -236,6 +238,68 @@ async def test_an_invoice_that_is_not_paid_has_nothing_to_give(world: World) -> 
     (invoice,) = await world.invoices()
     with pytest.raises(RefundRefused, match="only what was paid"):
         await world.refund_desk.refund(invoice.id, None, None, "r")
+
+
+# --- a restored backup --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("paid", [True, False])
+async def test_m1_a_refund_that_a_later_life_sent_is_looked_up_and_not_sent(
+    world: World, paid: bool
+) -> None:
+    """The backup knows a pending refund; Stripe's metadata knows that its hash was in use."""
+    invoice_id = await paid_by_wallet(world)
+    refund = await world.refund_desk.refund(invoice_id, None, None, "r")
+    wallets = world.refund_wallets
+    made = await wallets.make_invoice(4_000_000, "in the other life", 3600)
+    assert isinstance(made, Bolt11)
+    if paid:
+        wallets.paid[made.payment_hash] = 1
+    memory = RefundMemory(world.rt, world.stripe)
+    await memory.note(refund, made.payment_hash, made.expires_at)
+    await world.settle_down()
+    assert wallets.written == []
+    state = RefundState.DONE if paid else RefundState.IN_FLIGHT
+    assert (await refund_of(world, invoice_id)).state is state
+    assert len(world.stripe.notes) == int(paid)
+
+
+async def test_m1_the_hash_stands_at_stripe_before_it_can_be_paid(world: World) -> None:
+    invoice_id = await paid_by_wallet(world)
+    seen: list[int] = []
+
+    def after(name: str, arguments: object) -> None:
+        if name == "annotate_invoice":
+            seen.append(len(world.refund_wallets.written))
+
+    world.stripe.after = after
+    await world.refund_desk.refund(invoice_id, None, None, "r")
+    await world.settle_down()
+    assert seen == [0]
+    refund = await refund_of(world, invoice_id)
+    metadata = world.stripe.books.invoices[invoice_id].metadata
+    assert any(str(refund.payment_hash) in value for value in metadata.values())
+
+
+async def test_m3_a_prepared_hash_is_asked_for_before_another_is_made(world: World) -> None:
+    """The wallet paid it and this database does not know: a restored backup, or a lost commit."""
+    invoice_id = await paid_by_wallet(world)
+    refund = await world.refund_desk.refund(invoice_id, None, None, "r")
+    wallets = world.refund_wallets
+    made = await wallets.make_invoice(4_000_000, "prepared", 3600)
+    assert isinstance(made, Bolt11)
+    async with world.rt.unit() as unit:
+        await unit.tx.execute(
+            "refunds.prepare",
+            id=refund.id,
+            payment_hash=made.payment_hash,
+            bolt11=made.text,
+            expires_at=made.expires_at,
+        )
+    wallets.paid[made.payment_hash] = 1
+    await world.settle_down()
+    assert wallets.written == []
+    assert (await refund_of(world, invoice_id)).state is RefundState.DONE
 
 
 # --- to the card --------------------------------------------------------------------------------
