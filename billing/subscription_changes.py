@@ -137,13 +137,18 @@ class Changer:
     async def _renewal_since(self, change: Change, subscription_id: str) -> InvoiceView:
         """A renewal that came before our invoice took the proration lines with it: it carries
         what was ordered. Else nobody would pay for it (M12)."""
-        # Invoices live in billing time, the change was stored in wire time.
+        # Invoices live in billing time, orders were stored in wire time; the change's own time
+        # starts anew with every new key.
         ahead_s = self.rt.clock.billing_now() - self.rt.clock.now()
+        async with self.rt.unit() as unit:
+            relays = await tenants.relays_of(unit.tx, change.tenant)
+        ordered = set(json.loads(change.relays))
+        ordered_at = max((r.created_at for r in relays if r.id in ordered), default=unit.now)
         view = await self.stripe.subscription(subscription_id)
         if view.latest_invoice_id is not None:
             latest = await self.stripe.invoice(view.latest_invoice_id)
             is_renewal = latest.billing_reason == "subscription_cycle"
-            if is_renewal and latest.created_at >= change.created_at + ahead_s:
+            if is_renewal and latest.created_at >= ordered_at + ahead_s:
                 return latest
         raise PurserError(subscription_id, "an addition made no proration lines to pay")
 
