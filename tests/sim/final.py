@@ -84,7 +84,9 @@ def check_orders(world: SimWorld) -> None:
         "SELECT r.id, r.name FROM hosted_relays r JOIN tenants t ON t.pubkey = r.tenant "
         "WHERE r.state = 'pending_payment' AND COALESCE(t.subscription_status, '') <> 'incomplete' "
         f"AND r.created_at < {world.clock.now() - 7200} AND r.expires_at > {world.clock.now()} "
-        "ORDER BY r.id",
+        # Where only the operator can say whether older money comes, new orders wait for that.
+        "AND NOT EXISTS (SELECT 1 FROM payment_requests p WHERE p.tenant = r.tenant "
+        "AND p.state = 'open' AND p.escalated_at IS NOT NULL) ORDER BY r.id",
     ):
         carriers = [
             books.invoices[row[0]].status
