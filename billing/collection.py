@@ -15,6 +15,7 @@ from billing.parallel import by_group
 from billing.ports import StripeGateway
 from billing.rails.card import CardRail
 from billing.rails.choice import (
+    NWC_RETRY_AFTER_S,
     Adopt,
     Finalize,
     Finished,
@@ -58,6 +59,8 @@ class Collector:
     card: CardRail
     manual: ManualRail
     rails: tuple[Rail, ...]
+    nwc_retry_after_s: tuple[int, ...] = NWC_RETRY_AFTER_S
+    """How long after an invoice's creation a wallet that did not pay is tried again, ascending."""
 
     async def run_once(self, now: int) -> int:
         """Visit what is due; returns how many were visited. One's error is its own (C-isolated)."""
@@ -140,6 +143,7 @@ class Collector:
                 payee_margin_s=self.issuer.margin_s,
                 now=unit.now,
                 billing_now=unit.billing_now,
+                nwc_retry_after_s=self.nwc_retry_after_s,
             )
 
     async def _fetch(self, known: Invoice) -> InvoiceView:

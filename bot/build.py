@@ -31,6 +31,7 @@ from billing.rails.nwc import NwcRail
 from billing.rate_book import RateBook
 from billing.rate_sources import build_rate_sources
 from billing.rate_watch import RateWatch
+from billing.rebuild import Rebuilder
 from billing.reconcile import Reconciler
 from billing.refund_lightning import LightningRefunds
 from billing.refund_memory import RefundMemory
@@ -60,6 +61,7 @@ from bot.relayhost.http import new_client, nip98_authorize
 from bot.relayhost.zooid import derived_secrets
 from bot.wallets import Wallets
 
+DAY_S: Final = 86_400
 BECH32_OF_NETWORK: Final = {"bitcoin": "bc", "testnet": "tb", "signet": "tbs", "regtest": "bcrt"}
 
 
@@ -108,6 +110,7 @@ class Workers:
     outbox: OutboxWorker
     prober: Prober
     reconciler: Reconciler
+    rebuilder: Rebuilder
     sweeper: Sweeper
     refunds: RefundWorker
     preflight: Preflight
@@ -243,6 +246,7 @@ def _build_workers(core: Core) -> Workers:
     courier = Outbound(
         rt, config.keys, core.vault, core.pool, directory, own_relays, frozenset(own_relays)
     )
+    resolver = Resolver(rt, core.wallets)
     return Workers(
         events=EventWorker(rt, Handlers(rt, stripe), livemode=config.livemode),
         sync=SubscriptionSync(
@@ -260,8 +264,10 @@ def _build_workers(core: Core) -> Workers:
             CardRail(rt, stripe),
             ManualRail(rt, issuer),
             tuple(Rail(rail) for rail in config.collection.rails),
+            tuple(days * DAY_S for days in config.dunning.retry_nwc_days),
         ),
-        resolver=Resolver(rt, core.wallets),
+        resolver=resolver,
+        rebuilder=Rebuilder(rt, stripe, resolver),
         placer=Placer(rt, stripe),
         keeper=RelayKeeper(rt, core.host, core.catalogue, config.relay_domain),
         outbox=OutboxWorker(rt, courier),

@@ -184,7 +184,8 @@ class DunningSection(Section):
         min_length=1,
     )
     retry_nwc_days: Annotated[list[int], BeforeValidator(split_commas)] = setting(
-        "Days after the due day on which a refused wallet is tried again.", [1, 3]
+        "Days after an invoice was made on which a wallet that did not pay it is tried again.",
+        [1, 3],
     )
 
 

@@ -231,6 +231,9 @@ def _dunning(dunning: DunningSection) -> Found:
             yield "dunning.steps", f"{after.action} can not follow {before.action}"
     if [step.day for step in dunning.steps if step.action == "due"] != [0]:
         yield "dunning.steps", 'needs exactly one { day = 0, action = "due" }'
+    days = dunning.retry_nwc_days
+    if days != sorted(set(days)) or any(day < 1 for day in days):
+        yield "dunning.retry_nwc_days", "must be whole days from 1 on, ascending, each once"
 
 
 def _relay_host(host: RelayHostSection, plans: Mapping[str, PlanSection]) -> Found:

@@ -28,7 +28,8 @@ from billing.views import CardProgress, InvoiceView
 FIRST_INVOICE_LIFE_S: Final = 22 * 3600
 """Stripe voids an unpaid first invoice at 23 h: no request may outlive 22 h of its age."""
 NWC_RETRY_AFTER_S: Final = (86400, 3 * 86400)
-"""NWC is tried again at T+1 and T+3 (billing time since the invoice was created)."""
+"""Unless it is configured otherwise, NWC is tried again at T+1 and T+3 (billing time since the
+invoice was created)."""
 REUSE_LEFT_S: Final = 300
 """An unused automatic request is tried only with this much life left for the wallet."""
 PROBE_PATIENCE_S: Final = 30
@@ -62,6 +63,7 @@ class Situation:
     payee_margin_s: int
     now: int
     billing_now: int
+    nwc_retry_after_s: tuple[int, ...] = NWC_RETRY_AFTER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +155,9 @@ def next_nwc_retry_at(s: Situation) -> int | None:
     """Billing time of the next automatic try over NWC, None when there is none."""
     if s.payer is None or Rail.NWC not in s.rails or s.invoice.nwc_tries == 0:
         return None
-    if s.invoice.nwc_tries > len(NWC_RETRY_AFTER_S):
+    if s.invoice.nwc_tries > len(s.nwc_retry_after_s):
         return None
-    return s.view.created_at + NWC_RETRY_AFTER_S[s.invoice.nwc_tries - 1]
+    return s.view.created_at + s.nwc_retry_after_s[s.invoice.nwc_tries - 1]
 
 
 def wake_at(s: Situation, step: Wait) -> int:

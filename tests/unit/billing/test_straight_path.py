@@ -134,3 +134,19 @@ async def test_renewals_are_collected_month_by_month(world: World) -> None:
     assert [invoice.status for invoice in paid] == ["paid"] * 3
     assert len(world.payer.sent) == 3
     assert ALICE
+
+
+async def test_a_wallet_that_refused_is_asked_again_on_the_configured_days(world: World) -> None:
+    world.collector.nwc_retry_after_s = (2 * 86400,)
+    await world.connect_wallet()
+    await order(world)
+    await world.settle_down()
+    await world.pass_time(60, step=10)
+    world.payer.behaviour = "refuses"
+    asked = []
+    for _ in range(35):
+        await world.pass_time(86400, step=6 * 3600)
+        asked.append(len(world.payer.sent))
+    days = [day for day in range(1, 35) if asked[day] > asked[day - 1]]
+    assert len(days) == 2
+    assert days[1] - days[0] == 2

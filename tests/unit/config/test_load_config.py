@@ -180,6 +180,8 @@ def test_an_empty_file_asks_for_all_that_has_no_default(home: Path) -> None:
         ({"PURSER_HTTP__PORT": "70000"}, "http.port"),
         ({"PURSER_HTTP__NOTHING": "1"}, "http.nothing"),
         ({"PURSER_BOT__NAME__DEEP": "1"}, "bot.name"),
+        ({"PURSER_DUNNING__RETRY_NWC_DAYS": "3,1"}, "dunning.retry_nwc_days"),
+        ({"PURSER_DUNNING__RETRY_NWC_DAYS": "0"}, "dunning.retry_nwc_days"),
         ({"PURSER_DUNNING__STEPS": '[{"day": 1, "action": "end"}]'}, "dunning.steps"),
         ({"PURSER_DUNNING__STEPS": "[1"}, "PURSER_DUNNING__STEPS"),
     ],
