@@ -163,6 +163,6 @@ async def _drain(world: SimWorld) -> None:
             bot = world.active()
             if number == len(DRAIN) - 3:
                 final.check_orders(world)
-            if bot is not None and number == len(DRAIN) - 3:
+            if bot is not None and number >= len(DRAIN) - 3:
                 bot.life.spawn("operator", bot.resolve_by_hand())
             await world.pass_time(1)

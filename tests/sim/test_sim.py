@@ -31,7 +31,7 @@ def test_a_seed_is_reproducible() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["unknown_is_failed", "intent_after_effect", "late_money_ignored", "hash_not_noted"]
+    "name", ["unknown_is_failed", "intent_after_effect", "card_without_intent", "hash_not_noted"]
 )
 def test_a_planted_bug_is_caught(name: str) -> None:
     assert hunt(name, range(30)) is not None
