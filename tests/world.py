@@ -41,7 +41,6 @@ from billing.rails.issue import Issuer
 from billing.rails.manual import ManualRail
 from billing.rails.nwc import NwcRail
 from billing.rates import Rate
-from billing.rebuild import Rebuilder
 from billing.reconcile import Reconciler
 from billing.refund_desk import RefundDesk
 from billing.refund_lightning import LightningRefunds
@@ -339,7 +338,6 @@ class World:
         self.preflight = Preflight(
             rt, self.stripe, wallets, StubQuoter(self.clock), self.catalogue, self.network
         )
-        self.rebuilder = Rebuilder(rt, self.stripe, self.resolver)
         self.reconciler = Reconciler(rt, self.stripe, self.catalogue)
 
     def _port(self, inner: Any, name: str, *methods: str) -> Any:
@@ -362,7 +360,6 @@ class World:
         world.payer, world.payer.witness = self.payer, world.witness
         world._build()
         assert await world.lease.take()
-        await world.rebuilder.run_once(self.clock.now())
         return world
 
     # --- ports that the world itself stands for --------------------------------------------------
