@@ -170,6 +170,10 @@ class StripeGateway(RefundGateway, Protocol):
         """All open and draft invoices of the account, paged by 100."""
         ...
 
+    async def invoices_since(self, since: int) -> Sequence[InvoiceView]:
+        """All invoices created since then, whatever their state, newest first."""
+        ...
+
     async def all_subscriptions(self) -> Sequence[SubscriptionView]:
         """All not-terminal subscriptions of the account, paged by 100."""
         ...

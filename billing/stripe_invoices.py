@@ -173,6 +173,17 @@ class StripeInvoices(StripeSession):
                 found[raw["id"]] = raw
         return [read(path, invoice_view, raw) for raw in found.values()]
 
+    async def invoices_since(self, since: int) -> Sequence[InvoiceView]:
+        """See `StripeGateway.invoices_since`: one request for every 100."""
+        path = "/v1/invoices"
+        found: list[InvoiceView] = []
+        async for raw in self._lists.each(path, CallClass.SWEEP):
+            view = read(path, invoice_view, raw)
+            if view.created_at < since:
+                break
+            found.append(view)
+        return found
+
     async def all_invoices(self) -> Sequence[InvoiceView]:
         """See `billing.audit.StripeBooks`: one request for every 100."""
         path = "/v1/invoices"

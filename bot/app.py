@@ -12,6 +12,7 @@ import structlog
 
 from billing.errors import ConfigurationWrong, PurserError
 from billing.lease import RENEW_EVERY_S
+from billing.rebuild import Gated
 from billing.store.migrate import migrate
 from billing.store.open import open_engine
 from bot.build import Parts, build
@@ -35,6 +36,8 @@ RECONCILE_S: Final = 900.0
 """What every webhook missed is found within a quarter of an hour."""
 IDENTITY_S: Final = 86_400.0
 SWEEP_S: Final = 60.0
+REBUILD_S: Final = 30.0
+"""Once is enough, unless Stripe or our wallet could not be asked; back-off comes on top."""
 RATES_S: Final = 15.0
 PREFLIGHT_S: Final = 60.0
 """A few wallets a minute: a month's turn is spread over the days before it."""
@@ -68,6 +71,7 @@ class App:
             port=parts.core.config.http.port,
             trusted_proxies=parts.core.config.http.trusted_proxies,
         )
+        self._rebuilt = asyncio.Event()
         self._inbox_since = 0
         self._inbox_leases: list[RelayLease] = []
 
@@ -84,6 +88,7 @@ class App:
         await parts.core.spender_book.configure(spender.get_secret_value() if spender else None)
         self._inbox_since = await parts.intake.inbound.since()
         self.supervisor.require("inbox relays")
+        self.supervisor.require("rebuild")
         self.supervisor.add(self._workers())
         systemd = Systemd(os.environ)
         watchdog = systemd.watchdog(self.supervisor, self._tiny_commit)
@@ -150,21 +155,22 @@ class App:
             service("inbox relays", self._listen, phase=Phase.INTAKE),
             service("wallets", self._hear_wallets),
             self._worker("inbound", parts.intake.inbound, QUICK_S),
-            self._worker("events", parts.workers.events, QUICK_S),
-            self._worker("subscriptions", parts.workers.sync, QUICK_S),
-            self._worker("collection", parts.workers.collector, QUICK_S),
+            self._rebuild(),
+            self._gated("events", parts.workers.events, QUICK_S),
+            self._gated("subscriptions", parts.workers.sync, QUICK_S),
+            self._gated("collection", parts.workers.collector, QUICK_S),
             self._worker("resolver", parts.workers.resolver, QUICK_S),
-            self._worker("settlements", parts.workers.placer, QUICK_S),
-            self._worker("relays", parts.workers.keeper, QUICK_S),
+            self._gated("settlements", parts.workers.placer, QUICK_S),
+            self._gated("relays", parts.workers.keeper, QUICK_S),
             self._worker("outbox", parts.workers.outbox, QUICK_S),
-            self._worker("refunds", parts.workers.refunds, QUICK_S),
+            self._gated("refunds", parts.workers.refunds, QUICK_S),
             *self._preflight(),
             self._worker("rates", parts.workers.rate_watch, RATES_S, wakes=False),
             self._worker("prober", parts.workers.prober, QUICK_S),
             self._worker("idle wallets", parts.core.wallets, 60.0, wakes=False),
             self._worker("sweep", parts.workers.sweeper, SWEEP_S, wakes=False),
             self._worker("readings", self.readings, READINGS_S, wakes=False),
-            self._worker("reconcile", parts.workers.reconciler, RECONCILE_S, wakes=False),
+            self._gated("reconcile", parts.workers.reconciler, RECONCILE_S, wake=self._rebuilt),
             self._periodic("identity", self._publish_identity, IDENTITY_S),
             *self._sandbox_workers(),
         ]
@@ -172,7 +178,37 @@ class App:
     def _preflight(self) -> list[Worker]:
         if "nwc" not in self.parts.core.config.collection.rails:
             return []
-        return [self._worker("preflight", self.parts.workers.preflight, PREFLIGHT_S, wakes=False)]
+        return [
+            self._gated(
+                "preflight", self.parts.workers.preflight, PREFLIGHT_S, wake=asyncio.Event()
+            )
+        ]
+
+    def _gated(
+        self, name: str, worker: RunOnce, every_s: float, *, wake: asyncio.Event | None = None
+    ) -> Worker:
+        """One that charges, books, orders or ends things: not before the rebuild is done."""
+        gated = Gated(worker, self.parts.workers.rebuilder)
+
+        async def run_once(now: int) -> None:
+            await gated.run_once(now)
+
+        wake = wake or self.parts.core.rt.wakeups.subscribe()
+        return self._periodic(name, run_once, every_s, wake=wake)
+
+    def _rebuild(self) -> Worker:
+        rebuilder = self.parts.workers.rebuilder
+
+        async def run_once(now: int) -> None:
+            is_first = not rebuilder.done
+            await rebuilder.run_once(now)
+            if is_first:
+                self.supervisor.done("rebuild")
+                # The workers that waited look at once.
+                self._rebuilt.set()
+                self.parts.core.rt.wakeups.changed()
+
+        return self._periodic("rebuild", run_once, REBUILD_S)
 
     def _worker(self, name: str, worker: RunOnce, every_s: float, *, wakes: bool = True) -> Worker:
         async def run_once(now: int) -> None:

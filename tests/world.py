@@ -41,6 +41,7 @@ from billing.rails.issue import Issuer
 from billing.rails.manual import ManualRail
 from billing.rails.nwc import NwcRail
 from billing.rates import Rate
+from billing.rebuild import Rebuilder
 from billing.reconcile import Reconciler
 from billing.refund_desk import RefundDesk
 from billing.refund_lightning import LightningRefunds
@@ -338,12 +339,15 @@ class World:
         self.preflight = Preflight(
             rt, self.stripe, wallets, StubQuoter(self.clock), self.catalogue, self.network
         )
+        self.rebuilder = Rebuilder(rt, self.stripe, self.resolver)
         self.reconciler = Reconciler(rt, self.stripe, self.catalogue)
 
     def _port(self, inner: Any, name: str, *methods: str) -> Any:
         return inner if self.wire is None else Stepping(inner, name, self.wire, methods)
 
-    async def reborn(self, engine: MigratableEngine | None = None) -> World:
+    async def reborn(
+        self, engine: MigratableEngine | None = None, *, rebuild: bool = True
+    ) -> World:
         """After a crash: a new process on the same database, in the same outside world. Another
         engine: on what was restored from a backup."""
         self.clock.advance(LEASE_S + 1)
@@ -360,6 +364,8 @@ class World:
         world.payer, world.payer.witness = self.payer, world.witness
         world._build()
         assert await world.lease.take()
+        if rebuild:
+            await world.rebuilder.run_once(self.clock.now())
         return world
 
     # --- ports that the world itself stands for --------------------------------------------------

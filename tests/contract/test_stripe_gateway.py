@@ -594,6 +594,9 @@ async def test_all_invoices_and_customers_are_listed_whatever_their_state(stage:
         (invoices[-1].id, "paid"),
     ]
     assert invoices[-1].amount_paid_off_stripe_minor == 400
+    since = await stage.gateway.invoices_since(drafted.created_at)
+    assert [view.id for view in since] == [drafted.id]
+    assert list(await stage.gateway.invoices_since(0)) == list(invoices)
     customers = await stage.gateway.all_customers()
     assert [c.metadata["purser_pubkey"] for c in customers] == ["cd" * 32, PUBKEY]
     assert customers[-1].id == sub.customer_id

@@ -466,6 +466,17 @@ class FakeStripe(FakeRefunds):
             ],
         )
 
+    async def invoices_since(self, since: int) -> Sequence[InvoiceView]:
+        return await self._call(
+            "invoices_since",
+            {"since": since},
+            lambda: [
+                invoice.view()
+                for invoice in reversed(self.books.invoices.values())
+                if invoice.view().created_at >= since
+            ],
+        )
+
     async def all_invoices(self) -> Sequence[InvoiceView]:
         return await self._call(
             "all_invoices",

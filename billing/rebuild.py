@@ -1,0 +1,307 @@
+"""Rebuilds from Stripe and the operator's wallet what a restored or lost database does not know.
+
+It runs at every start, before anything may be charged: a backup that was put back looks like any
+other database, so what the world knows is compared each time. With nothing missing it only reads.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import structlog
+
+from billing import invoices as effects
+from billing.adoption import adopt_request
+from billing.errors import PurserError, StripeMissing
+from billing.model import Connection, Invoice, RelayState, RequestState, Tenant
+from billing.payments import WATCH_S
+from billing.plans import plan_of_lookup_key
+from billing.ports import StripeGateway
+from billing.rails.issue import NotedRequest, noted_in
+from billing.resolver import Resolver
+from billing.stated_relays import StatedRelay, stated_in
+from billing.store import invoices, payments, tenants
+from billing.store.engine import Tx
+from billing.subscription_changes import store_subscription
+from billing.unit import Runtime, Unit
+from billing.views import InvoiceView, SubscriptionView
+from wallet.ports import LookupAnswer, NotFound, Transaction
+
+log = structlog.stdlib.get_logger("purser")
+
+TENANT_KEY: Final = "purser_tenant"
+PUBKEY_KEY: Final = "purser_pubkey"
+LOOK_BACK_S: Final = WATCH_S
+"""Older payment requests are watched by nobody (M9)."""
+ORDER_AGAIN_S: Final = 23 * 3600
+"""An unpaid order that is taken up again has as long as Stripe gives a first invoice."""
+
+
+class Worker(Protocol):
+    """What runs again and again."""
+
+    async def run_once(self, now: int) -> int: ...
+
+
+@dataclass(slots=True)
+class Rebuilder:
+    """`done` once all that Stripe and our wallet know of open money is known here."""
+
+    rt: Runtime
+    stripe: StripeGateway
+    resolver: Resolver
+    done: bool = False
+    _later: dict[str, InvoiceView] = field(default_factory=dict)
+
+    async def run_once(self, now: int) -> int:
+        """How much was taken up that this database must have known.
+
+        Raises the gateway's errors, and `PurserError` where our own wallet cannot be asked about a
+        hash that is unknown here: until it can, nothing is charged.
+        """
+        del now
+        if self.done:
+            return await self._take_up_rest()
+        count = 0
+        subscriptions = await self.stripe.all_subscriptions()
+        since = self.rt.clock.billing_now() - LOOK_BACK_S
+        listed = {view.id: view for view in await self.stripe.invoices_since(since)}
+        listed |= {view.id: view for view in await self.stripe.open_invoices()}
+        for subscription in subscriptions:
+            count += await self._subscription(subscription, listed)
+        seats = {view.id: view for view in subscriptions}
+        # Oldest first: what a later invoice says of a relay holds.
+        for view in sorted(listed.values(), key=lambda v: (v.created_at, v.id)):
+            count += await self._invoice(view, seats.get(view.subscription_id or ""))
+        if count:
+            async with self.rt.unit() as unit:
+                await self.rt.alarm(
+                    unit,
+                    f"rebuilt:{unit.now}",
+                    f"This database did not know {count} things that Stripe or our wallet know: a "
+                    "restored backup, or a lost database. They were taken up. Compare tenants and "
+                    "relays with what you remember, and have wallets connected again.",
+                )
+        self.done = True
+        log.info("rebuild.done", taken_up=count)
+        return count
+
+    # --- tenants, subscriptions, relays ----------------------------------------------------------
+
+    async def _subscription(self, view: SubscriptionView, listed: Mapping[str, InvoiceView]) -> int:
+        pubkey = view.metadata.get(TENANT_KEY, "")
+        if len(pubkey) != 64:
+            return 0
+        async with self.rt.unit() as unit:
+            found = await _take_up_tenant(unit, pubkey, view.customer_id)
+            tenant = await tenants.get(unit.tx, pubkey)
+            assert tenant is not None
+            if tenant.customer_id != view.customer_id or tenant.subscription_id not in (
+                None,
+                view.id,
+            ):
+                return found
+            await store_subscription(unit, pubkey, view)
+            taken = await self._take_up_relays(unit, tenant, stated_in(view.metadata), view)
+        if taken and view.latest_invoice_id is not None:
+            latest = listed.get(view.latest_invoice_id)
+            latest = latest or await self.stripe.invoice(view.latest_invoice_id)
+            async with self.rt.unit() as unit:
+                stored = await effects.refresh(self.rt, unit, pubkey, latest)
+                await effects.carry(self.rt, unit, stored, taken)
+        if found or taken:
+            await self._report_missing(tenant, view)
+        return found + len(taken)
+
+    async def _report_missing(self, tenant: Tenant, view: SubscriptionView) -> None:
+        """Seats that nobody here knows a relay for: only people can say their names."""
+        async with self.rt.unit() as unit:
+            missing = _seats(view) - await _living(unit.tx, tenant.pubkey)
+            if missing:
+                what = ", ".join(f"{count} on {plan}" for plan, count in sorted(missing.items()))
+                await self.rt.alarm(
+                    unit,
+                    f"relays_lost:{view.id}",
+                    f"The subscription {view.id} of tenant {tenant.pubkey[:16]}… pays for relays "
+                    f"that this database does not know: {what}. Ask the tenant for their names "
+                    "and restore a newer backup if there is one; otherwise they are not renewed.",
+                )
+
+    async def _take_up_relays(
+        self,
+        unit: Unit,
+        tenant: Tenant,
+        stated: Sequence[StatedRelay],
+        view: SubscriptionView | None,
+    ) -> list[str]:
+        """The relays of this statement that no row knows, as far as the subscription has seats for
+        them: one that was stopped in the other life stays stopped."""
+        taken: list[str] = []
+        for row in stated:
+            if await tenants.relay(unit.tx, row.relay_id) is not None:
+                continue
+            free = _seats(view) - await _living(unit.tx, tenant.pubkey)
+            if free[row.plan] <= 0:
+                continue
+            if await tenants.living_relay_named(unit.tx, row.name) is not None:
+                await self.rt.alarm(
+                    unit,
+                    f"relay_name:{row.relay_id}",
+                    f"Relay {row.name} of tenant {tenant.pubkey[:16]}… is paid at Stripe, and its "
+                    "name is held by another relay here.",
+                )
+                continue
+            await unit.tx.execute(
+                "relays.insert",
+                id=row.relay_id,
+                tenant=tenant.pubkey,
+                name=row.name,
+                plan=row.plan,
+                state=RelayState.PENDING_PAYMENT.value,
+                wanted_rev=0,
+                sync_due_at=None,
+                created_at=unit.now,
+                expires_at=unit.billing_now + ORDER_AGAIN_S,
+                activated_at=None,
+            )
+            taken.append(row.relay_id)
+            await unit.record(
+                "relay.taken_up", tenant=tenant.pubkey, subject=row.relay_id, name=row.name
+            )
+        return taken
+
+    # --- invoices and the payment requests noted on them -----------------------------------------
+
+    async def _invoice(self, view: InvoiceView, subscription: SubscriptionView | None) -> int:
+        tenant, count = await self._tenant_of(view)
+        if tenant is None:
+            return 0
+        async with self.rt.unit() as unit:
+            known = await invoices.get(unit.tx, view.id)
+            taken = await self._take_up_relays(unit, tenant, stated_in(view.metadata), subscription)
+            if known is None or taken:
+                stored = await effects.refresh(self.rt, unit, tenant.pubkey, view)
+                carried = [
+                    row.relay_id
+                    for row in stated_in(view.metadata)
+                    if await tenants.relay(unit.tx, row.relay_id) is not None
+                ]
+                await effects.carry(self.rt, unit, stored, carried)
+        return count + len(taken) + await self._take_up_requests(view)
+
+    async def _tenant_of(self, view: InvoiceView) -> tuple[Tenant | None, int]:
+        async with self.rt.unit() as unit:
+            known = await tenants.by_customer(unit.tx, view.customer_id)
+        if known is not None or not (noted_in(view.metadata) or stated_in(view.metadata)):
+            return known, 0
+        try:
+            customer = await self.stripe.customer(view.customer_id)
+        except StripeMissing:
+            return None, 0
+        pubkey = customer.metadata.get(PUBKEY_KEY, "")
+        if customer.deleted or len(pubkey) != 64:
+            return None, 0
+        async with self.rt.unit() as unit:
+            count = await _take_up_tenant(unit, pubkey, view.customer_id)
+            return await tenants.by_customer(unit.tx, view.customer_id), count
+
+    async def _take_up_requests(self, view: InvoiceView) -> int:
+        """Hashes noted there that are unknown here: first what our wallet says was paid, then one
+        that can still be paid. What can be neither is collection's to adopt, one by one (M1)."""
+        async with self.rt.unit() as unit:
+            invoice = await invoices.get(unit.tx, view.id)
+            payee = await tenants.payee(unit.tx)
+            assert invoice is not None
+            unknown = [
+                noted
+                for noted in noted_in(view.metadata)
+                if await payments.request_by_hash(unit.tx, noted.payment_hash) is None
+            ]
+        if not unknown:
+            return 0
+        if payee is None:
+            raise PurserError(view.id, "no payee is configured to ask about its hashes")
+        answers = [(noted, await self._ask(payee, noted)) for noted in unknown]
+        now, count = self.rt.clock.now(), 0
+        for noted, answer in sorted(answers, key=lambda row: not _is_settled(row[1])):
+            can_be_paid = now <= noted.expires_at + noted.margin_s
+            if _is_settled(answer) or can_be_paid:
+                count += await self._adopt(payee, invoice, noted, view)
+        return count
+
+    async def _ask(self, payee: Connection, noted: NotedRequest) -> LookupAnswer:
+        answer = await self.resolver.lookups.lookup(payee, noted.payment_hash)
+        if not isinstance(answer, Transaction | NotFound):
+            raise PurserError(noted.payment_hash, "our own wallet cannot say whether it was paid")
+        return answer
+
+    async def _adopt(
+        self, payee: Connection, invoice: Invoice, noted: NotedRequest, view: InvoiceView
+    ) -> int:
+        async with self.rt.unit() as unit:
+            request = await adopt_request(self.rt, unit, payee, invoice, noted)
+        if request is None:
+            # Another one of this invoice is open here: once that is decided this one's turn comes.
+            self._later[view.id] = view
+            return 0
+        if await self.resolver.resolve(request) is not RequestState.SETTLED:
+            log.info("rebuild.watched", subject=request.id, invoice=invoice.id)
+        return 1
+
+    async def _take_up_rest(self) -> int:
+        count = 0
+        for view in list(self._later.values()):
+            async with self.rt.unit() as unit:
+                requests = await payments.requests_of(unit.tx, view.id)
+            if any(request.state is RequestState.OPEN for request in requests):
+                continue
+            del self._later[view.id]
+            count += await self._take_up_requests(view)
+        return count
+
+
+@dataclass(slots=True)
+class Gated:
+    """A worker that does nothing until the rebuild is done: it may charge, book or end things."""
+
+    worker: Worker
+    rebuilder: Rebuilder
+
+    async def run_once(self, now: int) -> int:
+        """0 before its time."""
+        return await self.worker.run_once(now) if self.rebuilder.done else 0
+
+
+async def _take_up_tenant(unit: Unit, pubkey: str, customer_id: str) -> int:
+    before = await tenants.get(unit.tx, pubkey)
+    if before is not None and before.customer_id is not None:
+        return 0
+    await unit.tx.execute(
+        "tenants.insert", pubkey=pubkey, name=pubkey[:8], legacy_dm=0, created_at=unit.now
+    )
+    await tenants.adopt_customer(unit.tx, pubkey, customer_id)
+    await unit.record("tenant.taken_up", tenant=pubkey, subject=pubkey, customer=customer_id)
+    # A customer whose making a crash left without an answer is no sign of another life.
+    return int(before is None)
+
+
+async def _living(tx: Tx, pubkey: str) -> Counter[str]:
+    relays = await tenants.relays_of(tx, pubkey)
+    return Counter(relay.plan for relay in relays if relay.state is not RelayState.ENDED)
+
+
+def _seats(view: SubscriptionView | None) -> Counter[str]:
+    """Relays paid for, by plan."""
+    seats: Counter[str] = Counter()
+    for item in view.items if view is not None else ():
+        plan = plan_of_lookup_key(item.lookup_key)
+        if plan is not None:
+            seats[plan] += item.quantity
+    return seats
+
+
+def _is_settled(answer: LookupAnswer) -> bool:
+    return isinstance(answer, Transaction) and answer.is_incoming_settled

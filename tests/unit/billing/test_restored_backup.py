@@ -1,0 +1,276 @@
+"""A backup put back, a lost database, a second bot: nothing is charged twice, nothing is lost.
+
+Reference defects: an attempt forgotten by a restore and charged again (M1, M2), a customer made a
+second time (M11), a paid relay that nobody knows any more (M13).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from billing.errors import PurserError
+from billing.model import Connection, RelayState, RequestState
+from billing.rebuild import Gated
+from billing.store.engine import MigratableEngine
+from billing.store.migrate import migrate
+from billing.store.open import open_engine
+from tests.books import check_all, check_books, check_one_payer_at_a_time
+from tests.unit.billing.conftest import MakeWorld
+from tests.world import ALICE, World
+
+
+async def backup(world: World, path: Path) -> MigratableEngine:
+    """The database as it is now, as another file."""
+    driver = world.store._driver  # type: ignore[attr-defined]
+    await driver.run("backup", lambda c: c.execute("VACUUM INTO ?", (str(path),)) and None)
+    return await open_engine(str(path), driver="inline")
+
+
+async def empty(world: World) -> MigratableEngine:
+    engine = await open_engine(":memory:", driver="inline")
+    await migrate(engine)
+    return engine
+
+
+async def reborn_on(world: World, engine: MigratableEngine) -> World:
+    """As `World.reborn`, with the operator's wallet configured as the start of a bot does."""
+    again = await world.reborn(engine, rebuild=False)
+    if not await again.all(Connection, "connections.everything"):
+        await again.start()
+    return again
+
+
+async def order(world: World, *, wallet: bool = True) -> None:
+    if wallet:
+        await world.connect_wallet()
+    await world.orders.new(await world.command("new"), "alice", "basic")
+
+
+async def come_to_an_end(world: World) -> None:
+    for seconds in (60, 600, 300, 300, 300, 300, 600, 600):
+        await world.pass_time(seconds, step=seconds)
+
+
+def charges(world: World) -> int:
+    return sum(i.state == "settled" for i in world.payee.invoices.values())
+
+
+@pytest.mark.parametrize("behaviour", ["pays", "pays_silently", "silent"])
+async def test_m1_a_backup_from_before_the_attempt_charges_nobody_twice(
+    make_world: MakeWorld, tmp_path: Path, behaviour: str
+) -> None:
+    world = await make_world()
+    world.payer.behaviour = behaviour
+    await order(world)
+    engine = await backup(world, tmp_path / "old.sqlite")
+    await world.settle_down()
+    assert len(world.payer.sent) == 1
+    again = await reborn_on(world, engine)
+    await again.rebuilder.run_once(again.clock.now())
+    await again.settle_down()
+    assert len(world.payer.sent) == 1, "nothing new while the old one can be paid"
+    await come_to_an_end(again)
+    check_one_payer_at_a_time(again)
+    if behaviour != "silent":
+        assert charges(again) == 1
+        (relay,) = await again.relays()
+        assert relay.state is RelayState.ACTIVE
+        assert again.host.is_up(relay.id)
+        await check_all(again)
+    await engine.close()
+
+
+async def test_m9_money_placed_before_the_restore_does_not_become_credit_too(
+    make_world: MakeWorld, tmp_path: Path
+) -> None:
+    """The backup knows the open request; the other life was paid by it and booked it."""
+    world = await make_world()
+    world.payer.behaviour = "silent"
+    await order(world)
+    await world.settle_down()
+    engine = await backup(world, tmp_path / "old.sqlite")
+    (request,) = await world.requests()
+    world.payee.settle(request.payment_hash)
+    await world.pass_time(600)
+    assert [i.status for i in await world.invoices()] == ["paid"]
+    again = await reborn_on(world, engine)
+    await again.rebuilder.run_once(again.clock.now())
+    await come_to_an_end(again)
+    assert (await again.settlements())[0].target_invoice_id == request.invoice_id
+    assert [name for name, _ in again.stripe.calls if name == "credit_customer"] == []
+    await check_all(again)
+    await engine.close()
+
+
+async def test_m11_late_credit_given_before_the_restore_is_not_given_again(
+    make_world: MakeWorld, tmp_path: Path
+) -> None:
+    world = await make_world()
+    await order(world, wallet=False)
+    await world.settle_down()
+    (request,) = await world.requests()
+    engine = await backup(world, tmp_path / "old.sqlite")
+    operation = "op_by_hand"
+    await world.stripe.pay_out_of_band(operation, request.invoice_id)
+    world.payee.settle(request.payment_hash)
+    await world.pass_time(600)
+    (customer,) = world.stripe.books.customers.values()
+    assert customer.balance_minor == -400
+    again = await reborn_on(world, engine)
+    await again.rebuilder.run_once(again.clock.now())
+    await come_to_an_end(again)
+    assert (await again.settlements())[0].credit_minor == 400
+    assert customer.balance_minor == -400
+    await engine.close()
+
+
+@pytest.mark.parametrize("lost", ["everything", "the tenant"])
+async def test_m13_a_tenant_nobody_remembers_keeps_what_was_paid(
+    make_world: MakeWorld, tmp_path: Path, lost: str
+) -> None:
+    world = await make_world()
+    before = await backup(world, tmp_path / "old.sqlite")
+    await order(world)
+    await world.settle_down()
+    (was,) = await world.relays()
+    engine = before if lost == "the tenant" else await empty(world)
+    again = await reborn_on(world, engine)
+    await again.rebuilder.run_once(again.clock.now())
+    (relay,) = await again.relays()
+    assert (relay.id, relay.name, relay.state) == (was.id, "alice", RelayState.ACTIVE)
+    (request,) = await again.requests()
+    assert request.state is RequestState.SETTLED
+    await come_to_an_end(again)
+    assert len(again.stripe.books.customers) == len(again.stripe.books.subscriptions) == 1
+    assert len(world.payer.sent) == charges(again) == 1
+    await check_all(again)
+    # The order is read again from the inbox relays: the name is theirs already.
+    await again.orders.new(await again.command("new"), "alice", "basic")
+    await come_to_an_end(again)
+    assert len(again.stripe.books.invoices) == 1
+    await before.close()
+    await engine.close()
+
+
+async def test_an_empty_database_takes_up_an_unpaid_order(make_world: MakeWorld) -> None:
+    world = await make_world()
+    await order(world, wallet=False)
+    await world.settle_down()
+    (request,) = await world.requests()
+    again = await reborn_on(world, await empty(world))
+    await again.rebuilder.run_once(again.clock.now())
+    (relay,) = await again.relays()
+    assert relay.state is RelayState.PENDING_PAYMENT
+    again.payee.settle(request.payment_hash)
+    await come_to_an_end(again)
+    assert again.host.is_up(relay.id)
+    assert len(again.payee.invoices) == 1
+    await check_all(again)
+    await again.store.close()
+
+
+async def test_relays_that_stripe_does_not_name_are_asked_of_the_operators(
+    make_world: MakeWorld,
+) -> None:
+    world = await make_world()
+    await order(world)
+    await world.settle_down()
+    for thing in (
+        *world.stripe.books.subscriptions.values(),
+        *world.stripe.books.invoices.values(),
+    ):
+        thing.metadata.pop("relay_alice", None)
+    again = await reborn_on(world, await empty(world))
+    await again.rebuilder.run_once(again.clock.now())
+    alarms = [str(f["what"]) for k, f in await again.messages("0e" * 32) if k == "operator_alarm"]
+    assert any("does not know: 1 on basic" in what for what in alarms)
+    await again.store.close()
+
+
+async def test_nothing_is_charged_until_our_wallet_has_said_what_was_paid(
+    make_world: MakeWorld, tmp_path: Path
+) -> None:
+    world = await make_world()
+    world.payer.behaviour = "pays_silently"
+    await order(world)
+    engine = await backup(world, tmp_path / "old.sqlite")
+    await world.settle_down()
+    again = await reborn_on(world, engine)
+    gated = Gated(again.sync, again.rebuilder)
+    again.payee.down = True
+    with pytest.raises(PurserError):
+        await again.rebuilder.run_once(again.clock.now())
+    calls = len(again.stripe.calls)
+    assert await gated.run_once(again.clock.now()) == 0
+    assert len(again.stripe.calls) == calls
+    again.payee.down = False
+    await again.rebuilder.run_once(again.clock.now())
+    assert await gated.run_once(again.clock.now()) == 1
+    await engine.close()
+
+
+async def test_a_whole_database_is_only_read(make_world: MakeWorld) -> None:
+    world = await make_world()
+    await order(world)
+    await world.settle_down()
+    before = len(world.stripe.calls)
+    assert await world.rebuilder.run_once(world.clock.now()) == 0
+    names = [name for name, _ in world.stripe.calls[before:]]
+    assert set(names) == {"all_subscriptions", "invoices_since", "open_invoices"}
+    assert not [k for k, _ in await world.messages("0e" * 32) if k == "operator_alarm"]
+
+
+@pytest.mark.parametrize("behaviour", ["pays", "silent", "refuses"])
+async def test_m2_a_second_bot_on_a_copy_beside_us_never_sends_beside_our_request(
+    make_world: MakeWorld, tmp_path: Path, behaviour: str
+) -> None:
+    """Both run, turn by turn, on the same Stripe, wallets and tenants."""
+    world = await make_world()
+    world.payer.behaviour = behaviour
+    await order(world)
+    await world.sync.run_once(world.clock.now())
+    engine = await backup(world, tmp_path / "copy.sqlite")
+    other = await reborn_on(world, engine)
+    await other.rebuilder.run_once(other.clock.now())
+    for _ in range(40):
+        for bot in (world, other):
+            await bot.lease.renew() or await bot.lease.take()
+            await bot.settle_down()
+        world.clock.advance(60)
+    check_one_payer_at_a_time(world)
+    assert charges(world) == (behaviour == "pays")
+    if behaviour == "pays":
+        for bot in (world, other):
+            assert [i.status for i in await bot.invoices()] == ["paid"]
+            await check_books(bot)
+    await engine.close()
+
+
+async def test_m2_of_two_notes_at_once_one_is_not_sent(
+    make_world: MakeWorld, tmp_path: Path
+) -> None:
+    """The other bot issues between our look at the invoice and our note on it."""
+    world = await make_world()
+    await order(world)
+    await world.sync.run_once(world.clock.now())
+    engine = await backup(world, tmp_path / "copy.sqlite")
+    other = await reborn_on(world, engine)
+    ran = False
+
+    async def before(name: str, arguments: object) -> None:
+        nonlocal ran
+        if name == "annotate_invoice" and not ran:
+            ran = True
+            await other.settle_down()
+
+    world.stripe.before = before  # type: ignore[assignment]
+    await world.lease.take()
+    (invoice,) = await world.invoices()
+    with pytest.raises(PurserError, match="another bot"):
+        await world.collector.visit(invoice.id)
+    assert ran
+    assert len(world.payer.sent) == 1
+    await engine.close()
+    assert await world.relays(ALICE)
