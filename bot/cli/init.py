@@ -44,6 +44,13 @@ def init(
         list[str] | None,
         typer.Option(help="wss:// relay where the bot reads messages; up to five times."),
     ] = None,
+    data_dir: Annotated[
+        str,
+        typer.Option(
+            help="Where the database will be, seen from the configuration; under systemd"
+            " /var/lib/purser."
+        ),
+    ] = "data",
 ) -> None:
     """Create the bot's key, the vault key and a commented configuration.
 
@@ -56,7 +63,7 @@ def init(
         fail(f"{', '.join(existing)}: exists already; nothing was written")
     ids = SystemIds()
     keys = Keys(ids.token_bytes(32))
-    values = {"bot.relays": relays, "bot.operators": operators, "bot.data_dir": "data"}
+    values = {"bot.relays": relays, "bot.operators": operators, "bot.data_dir": data_dir}
     contents = [keys.reveal_nsec() + "\n", ids.token_bytes(32).hex() + "\n", render(values)]
     try:
         paths[0].parent.mkdir(parents=True, exist_ok=True, mode=0o700)

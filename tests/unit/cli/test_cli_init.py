@@ -33,6 +33,13 @@ def test_files_are_private_and_no_secret_is_printed(tmp_path: Path) -> None:
     assert (tmp_path / "new" / FILES[1]).read_text().strip() not in said
 
 
+def test_the_database_goes_where_the_service_may_write(tmp_path: Path) -> None:
+    """As the README goes live: /etc is read-only under its systemd unit."""
+    done = purser("init", "--dir", str(tmp_path / "etc"), "--data-dir", str(tmp_path / "var"))
+    assert done.exit_code == 0, done.output
+    assert f'data_dir = "{tmp_path / "var"}"' in (tmp_path / "etc" / "config.toml").read_text()
+
+
 def test_configuration_works_once_the_operators_own_secrets_are_there(tmp_path: Path) -> None:
     init(tmp_path)
     with pytest.raises(ConfigError) as caught:
