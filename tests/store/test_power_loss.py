@@ -11,91 +11,11 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-import apsw
-
 from billing.ingest import InboxRow, Ingest, Stored
 from billing.store import sqlite
 from billing.store.migrate import migrate
 from billing.store.sqlite import InlineDriver, SqliteEngine
-
-
-class Disk(apsw.VFS):
-    """Writes through to the real files, and remembers each file as it was at its last sync."""
-
-    def __init__(self) -> None:
-        self.synced: dict[str, bytes] = {}
-        super().__init__("disk", "")
-
-    def xOpen(self, name: Any, flags: list[int]) -> Any:
-        return DiskFile(self, name, flags)
-
-    def xDelete(self, name: str, sync_directory: bool) -> None:
-        super().xDelete(name, sync_directory)
-        self.synced.pop(name, None)
-
-    def lose_power(self, into: Path) -> Path:
-        """The directory as the next boot finds it."""
-        into.mkdir()
-        for name, content in self.synced.items():
-            (into / Path(name).name).write_bytes(content)
-        return into / "purser.db"
-
-
-class DiskFile(apsw.VFSFile):
-    def __init__(self, disk: Disk, name: Any, flags: list[int]) -> None:
-        super().__init__("", name, flags)
-        self._disk = disk
-        self._path = name.filename() if isinstance(name, apsw.URIFilename) else str(name)
-
-    def xSync(self, flags: int) -> None:
-        super().xSync(flags)
-        self._disk.synced[self._path] = Path(self._path).read_bytes()
-
-
-class Cursor:
-    """As much of sqlite3's cursor as the engine uses, over apsw's."""
-
-    def __init__(self, connection: apsw.Connection) -> None:
-        self._connection = connection
-        self._rows: list[Any] = []
-        self.description: Any = None
-        self.rowcount = -1
-
-    def execute(self, sql: str, params: Any = ()) -> Cursor:
-        self._rows = list(self._connection.execute(sql, params))
-        self.rowcount = self._connection.changes()
-        return self
-
-    def fetchall(self) -> list[Any]:
-        return self._rows
-
-    def fetchone(self) -> Any:
-        return self._rows[0] if self._rows else None
-
-
-class Connection:
-    """As much of sqlite3's connection as the engine uses, over apsw's."""
-
-    def __init__(self, path: Path, synchronous: str) -> None:
-        self._connection = apsw.Connection(str(path), vfs="disk")
-        for pragma in sqlite._PRAGMAS:
-            self.execute(pragma.replace("synchronous=FULL", f"synchronous={synchronous}"))
-
-    @property
-    def in_transaction(self) -> bool:
-        return bool(self._connection.in_transaction)
-
-    def cursor(self) -> Cursor:
-        return Cursor(self._connection)
-
-    def execute(self, sql: str, params: Any = ()) -> Cursor:
-        return self.cursor().execute(sql, params)
-
-    def executescript(self, script: str) -> None:
-        self.execute(script)
-
-    def close(self) -> None:
-        self._connection.close()
+from tests.store.disk import Connection, Disk
 
 
 async def acknowledged_and_found(tmp_path: Path, synchronous: str) -> list[tuple[int, int]]:
