@@ -177,11 +177,10 @@ async def test_relays_that_stripe_does_not_name_are_asked_of_the_operators(
     world = await make_world()
     await order(world)
     await world.settle_down()
-    for thing in (
-        *world.stripe.books.subscriptions.values(),
-        *world.stripe.books.invoices.values(),
-    ):
-        thing.metadata.pop("relay_alice", None)
+    for sub in world.stripe.books.subscriptions.values():
+        sub.metadata.pop("relay_alice", None)
+    for invoice in world.stripe.books.invoices.values():
+        invoice.metadata.pop("relay_alice", None)
     again = await reborn_on(world, await empty(world))
     await again.rebuilder.run_once(again.clock.now())
     alarms = [str(f["what"]) for k, f in await again.messages("0e" * 32) if k == "operator_alarm"]
@@ -265,7 +264,7 @@ async def test_m2_of_two_notes_at_once_one_is_not_sent(
             ran = True
             await other.settle_down()
 
-    world.stripe.before = before  # type: ignore[assignment]
+    world.stripe.before = before
     await world.lease.take()
     (invoice,) = await world.invoices()
     with pytest.raises(PurserError, match="another bot"):
