@@ -47,9 +47,5 @@ class NoQuote(PurserError):
     """No exchange rate that may be used now; no invoice is issued on a guess."""
 
 
-class PayeeUnavailable(PurserError):
-    """The operator's own wallet gave no usable answer."""
-
-
 class ConfigurationWrong(PurserError):
     """A plan, a price or a provider is missing or contradicts itself (M12): loud, never free."""

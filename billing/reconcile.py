@@ -218,7 +218,7 @@ def _subscription_differences(
         wanted = renewed[tenant.pubkey]
         if tenant.subscription_id is None:
             if wanted and tenant.sync_due_at is None:
-                text = f"{wanted} relays have no subscription"
+                text = f"it has no subscription for {wanted} of its relays"
                 found.append(Difference("tenant", tenant.pubkey, text, tenant.pubkey))
             continue
         view = living.get(tenant.subscription_id)

@@ -31,7 +31,6 @@ log = structlog.stdlib.get_logger("purser")
 
 QUICK_S: Final = 1.0
 """Workers that money waits for look this often; a change wakes them at once."""
-SLOW_S: Final = 5.0
 RECONCILE_S: Final = 900.0
 """What every webhook missed is found within a quarter of an hour."""
 IDENTITY_S: Final = 86_400.0

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from billing.store.engine import Dialect
-
 SQL_DIR = Path(__file__).with_name("sql")
 
 _HEADER = re.compile(r"^--\s*name:\s*([a-z][a-z0-9_]*)(?:\s*\[(sqlite|postgresql)\])?\s*$")
@@ -112,8 +110,3 @@ def statement(name: str) -> Statement:
     found = load().get(name)
     assert found is not None, f"no statement {name!r} in billing/store/sql"
     return found
-
-
-def sql_for(found: Statement, dialect: Dialect) -> str:
-    """The text in one engine's form."""
-    return found.sqlite if dialect == "sqlite" else found.postgresql

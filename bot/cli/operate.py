@@ -46,8 +46,8 @@ def reconcile(
     console = out()
     for difference in found:
         console.print(escape(str(difference["text"])))
-    verb = "differ" if dry_run else "differed and are being put right"
-    console.print(f"{len(found)} {'thing' if len(found) == 1 else 'things'} {verb}")
+    count = f"{len(found)} {'difference' if len(found) == 1 else 'differences'}"
+    console.print(count if dry_run or not found else f"{count}, being put right")
 
 
 async def _reconcile(config: Config, dry_run: bool) -> list[Json]:

@@ -28,10 +28,6 @@ WHERE name = :name AND owner = :owner AND fence = :fence
 -- The fence that writes must carry.
 SELECT fence FROM leases WHERE name = :name
 
--- name: holder
--- Who holds it.
-SELECT owner FROM leases WHERE name = :name AND expires_at > :now
-
 -- name: cursor
 -- Where a sweep stands.
 SELECT value FROM cursors WHERE name = :name

@@ -67,10 +67,6 @@ WHERE id = :id AND state = :from_state
 UPDATE hosted_relays SET stop_requested_at = :now, stops_at = :stops_at
 WHERE id = :id AND stop_requested_at IS NULL AND state <> 'ended'
 
--- name: set_stops_at
--- When it stops, known once Stripe has said when the period ends.
-UPDATE hosted_relays SET stops_at = :stops_at WHERE id = :id AND stop_requested_at IS NOT NULL
-
 -- name: stops_due
 -- Relays whose paid time has run out after a stop was asked for (billing time).
 SELECT * FROM hosted_relays WHERE stops_at <= :billing_now AND state <> 'ended' ORDER BY id
@@ -100,7 +96,3 @@ WHERE id = :id
 -- name: in_step
 -- The relay host needs no telling, unless something changed meanwhile.
 UPDATE hosted_relays SET sync_due_at = NULL WHERE id = :id AND wanted_rev = applied_rev
-
--- name: want_sync
--- Tell the relay host again.
-UPDATE hosted_relays SET sync_due_at = :now WHERE id = :id
