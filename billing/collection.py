@@ -253,6 +253,8 @@ def _why_by_hand(s: Situation) -> str:
     refused = [a for a in s.attempts if a.state is AttemptState.REFUSED]
     if s.payer is None:
         return "no_wallet"
+    if s.payer.methods and "pay_invoice" not in s.payer.methods.split():
+        return "cannot_pay"
     if refused and refused[-1].outcome not in (None, "NOT_SENT"):
         return f"refused:{refused[-1].outcome}"
     return "asked" if s.invoice.show_wanted else "no_answer"

@@ -121,6 +121,7 @@ def _still_billed(f: Facts) -> str:
 _WHY: Final = {
     "no_wallet": "No wallet is connected, so please pay this by hand.",
     "asked": "Here is the invoice to pay by hand.",
+    "cannot_pay": "Your wallet does not allow payments from here.",
     "no_answer": "Your wallet could not be asked, so nothing was taken from it.",
     "refused:INSUFFICIENT_BALANCE": "Your wallet refused: it holds too little.",
     "refused:QUOTA_EXCEEDED": "Your wallet refused: the connection's budget is used up.",
