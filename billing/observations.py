@@ -14,6 +14,7 @@ from billing.payments import (
     RequestSeen,
     after_attempt,
     after_request,
+    next_lookup,
     sure_at,
 )
 from billing.store import invoices, ledger, payments, tenants
@@ -250,10 +251,29 @@ async def _keep_outcome(
     )
 
 
+async def resolve_by_operator(
+    rt: Runtime, unit: Unit, request: PaymentRequest, *, settled: bool
+) -> RequestState:
+    """`purser payments resolve`: the operator's word in place of a wallet that is gone (M2). It
+    stands for a look-up, so that automatic rails may go on after a death (M4)."""
+    reading = operator_reading(request, settled=settled, now=unit.now)
+    state = await observe_request(rt, unit, request, reading)
+    await payments.store_reading(
+        unit.tx,
+        request,
+        reading,
+        asked_at=max(unit.now, sure_at(request)),
+        now=unit.now,
+        next_lookup_at=next_lookup(request, reading, now=unit.now),
+    )
+    return state
+
+
 def operator_reading(request: PaymentRequest, *, settled: bool, now: int) -> LookupReading:
-    """`purser payments resolve`: the operator's word in place of a wallet that is gone (M2)."""
+    """What the operator says of a request, as a reading."""
     if settled:
         return LookupReading(
             RequestSeen.OPERATOR_SETTLED, None, 0, 0, request.amount_msat, settled_at=now
         )
-    return LookupReading(RequestSeen.OPERATOR_DEAD, None, 0, 0)
+    since = request.unpaid_since if request.unpaid_since is not None else now
+    return LookupReading(RequestSeen.OPERATOR_DEAD, since, request.unpaid_lookups + 1, 0)

@@ -11,7 +11,7 @@ from typing import Final
 
 from billing.lease import LEASE_S
 from billing.model import PaymentRequest, RequestState
-from billing.observations import observe_request, operator_reading
+from billing.observations import resolve_by_operator
 from billing.ports import RelayAnswer
 from billing.reconcile import Reconciler
 from billing.store import payments
@@ -71,7 +71,6 @@ class LocalOperator:
             if request is None:
                 raise ControlRefused(f"there is no payment request {thing}")
             _allow(request, settled=settled, now=unit.now)
-            reading = operator_reading(request, settled=settled, now=unit.now)
             await unit.record(
                 "operator.resolved",
                 tenant=request.tenant,
@@ -80,7 +79,7 @@ class LocalOperator:
                 verdict="settled" if settled else "dead",
                 reason=reason,
             )
-            state = await observe_request(rt, unit, request, reading)
+            state = await resolve_by_operator(rt, unit, request, settled=settled)
         return {"request": request.id, "invoice": request.invoice_id, "state": state.value}
 
     async def refund(

@@ -8,7 +8,7 @@ from typing import Final, assert_never
 from billing.errors import CardDeclined, StripeRejected, StripeUnavailable
 from billing.model import AttemptState, Invoice, PaymentAttempt, Rail
 from billing.observations import observe_attempt
-from billing.payments import AttemptSeen
+from billing.payments import PUBLISH_WINDOW_S, AttemptSeen
 from billing.ports import StripeGateway
 from billing.store import operations, payments
 from billing.store.engine import ConstraintViolated, uninterrupted
@@ -27,7 +27,7 @@ class CardRail:
     stripe: StripeGateway
 
     async def start(self, invoice: Invoice) -> str:
-        """One try: started, lost_race."""
+        """One try: started, lost_race, too_late."""
         try:
             async with self.rt.unit() as unit:
                 if await unit.tx.scalar("leases.fence", name="purser") != self.rt.fence.token:
@@ -38,6 +38,10 @@ class CardRail:
                 await observe_attempt(self.rt, unit, attempt, AttemptSeen.CLAIMED_FOR_WRITE)
         except ConstraintViolated:
             return "lost_race"
+        if not self._may_call(attempt.prepared_at):
+            # Frozen between the commit and the call: nothing was sent, and nothing is.
+            await self._end(attempt.id, AttemptSeen.CARD_FAILED, "NOT_SENT")
+            return "too_late"
         try:
             view = await self.stripe.pay_by_card(operation.id, invoice.id)
         except CardDeclined as error:
@@ -49,6 +53,11 @@ class CardRail:
             if view.status == "paid":
                 await uninterrupted(self._end(attempt.id, AttemptSeen.CARD_PAID, None))
         return "started"
+
+    def _may_call(self, committed_at: int) -> bool:
+        """Soon after its commit, and by the holder of the lease, or not at all (as M3)."""
+        is_soon = self.rt.clock.now() - committed_at <= PUBLISH_WINDOW_S
+        return is_soon and self.rt.fence.is_held()
 
     async def observe(self, attempt: PaymentAttempt, progress: CardProgress) -> None:
         """What Stripe shows of a card attempt in flight."""

@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from billing.model import Activity, PaymentRequest, RequestState
+from billing.payments import is_beyond_margin, sure_at
 from billing.store.migrate import migrate
 from billing.store.open import open_engine
 from bot import queries, story
@@ -76,6 +77,9 @@ async def test_m2_dead_by_word_lets_the_invoice_be_asked_for_again(world: World)
     assert said["verdict"] == "dead"
     assert said["reason"] == "node lost, [redacted]"
     assert (await world.invoices())[0].status == "open"
+    # The word stands for the look-up that can no longer be made: automatic rails may go on.
+    (ended,) = await world.requests()
+    assert is_beyond_margin(ended, now=sure_at(ended))
 
 
 async def test_m2_settled_by_word_pays_the_invoice(world: World) -> None:
