@@ -53,6 +53,7 @@ class Rebuilder:
     rt: Runtime
     stripe: StripeGateway
     resolver: Resolver
+    sweeper: Worker
     done: bool = False
     _later: dict[str, InvoiceView] = field(default_factory=dict)
 
@@ -85,6 +86,8 @@ class Rebuilder:
                     "restored backup, or a lost database. They were taken up. Compare tenants and "
                     "relays with what you remember, and have wallets connected again.",
                 )
+        # What was paid by a hash that stands nowhere else; a wallet without a list costs nothing.
+        await self.sweeper.run_once(self.rt.clock.now())
         self.done = True
         log.info("rebuild.done", taken_up=count)
         return count

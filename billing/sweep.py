@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
-from billing.model import RequestState
+from billing.adoption import adopt_request
+from billing.model import Connection, RequestState
+from billing.money import to_decimal
+from billing.payments import MARGIN_S, WATCH_S
 from billing.ports import Payees
-from billing.store import payments, tenants
+from billing.rails.issue import NotedRequest
+from billing.store import invoices, payments, tenants
 from billing.unit import Runtime
+from wallet.bolt11 import Bolt11Error, decode
 from wallet.ports import Transaction
 
 EVERY_S: Final = 900
@@ -16,6 +22,9 @@ EVERY_S: Final = 900
 OVERLAP_S: Final = 2 * 86400
 """Wallets list by creation or by settlement, and a payment may settle long after it was issued."""
 CURSOR: Final = "payee_sweep"
+MSAT_PER_BTC: Final = 100_000_000_000
+_INVOICE = re.compile(r"\((in_[A-Za-z0-9_]{1,60})\)")
+"""How `billing.rails.issue` ends the description of what it asks for."""
 
 
 @dataclass(slots=True)
@@ -33,16 +42,54 @@ class Sweeper:
             swept = await unit.tx.scalar("leases.cursor", name=CURSOR)
         if connection is None or (swept is not None and now - int(swept) < EVERY_S):
             return 0
-        since = (int(swept) if swept is not None else now) - OVERLAP_S
+        # Never swept: a new database, or one that was lost.
+        since = int(swept) - OVERLAP_S if swept is not None else now - WATCH_S
         payee = await self.payees.payee(connection)
         answer = await payee.list_incoming(since)
         found = [t for t in answer if t.is_incoming_settled] if isinstance(answer, list) else []
         hastened = 0
         for transaction in found:
+            hastened += await self._take_up(connection, transaction)
             hastened += await self._hasten(transaction)
         async with self.rt.unit() as unit:
             await unit.tx.execute("leases.set_cursor", name=CURSOR, value=str(now))
         return hastened
+
+    async def _take_up(self, payee: Connection, transaction: Transaction) -> int:
+        """Money for an invoice of ours by a hash that neither this database nor Stripe's metadata
+        knows: the database was lost before the hash was noted, or the note is gone."""
+        invoice_id, amount_msat = _names_invoice(transaction), transaction.amount_msat or 0
+        if invoice_id is None or amount_msat <= 0:
+            return 0
+        async with self.rt.unit() as unit:
+            if await payments.request_by_hash(unit.tx, transaction.payment_hash) is not None:
+                return 0
+            invoice = await invoices.get(unit.tx, invoice_id)
+            if invoice is None:
+                return 0
+            amount_minor = invoice.amount_remaining_minor
+            if invoice.status != "open" or amount_minor <= 0:
+                await self.rt.alarm(
+                    unit,
+                    f"foreign_money:{transaction.payment_hash}",
+                    f"{amount_msat // 1000} sats arrived for invoice {invoice_id}, which is "
+                    f"{invoice.status}, by a payment request that this database does not know. "
+                    "Look into Stripe whether it was booked; if not, give it as credit.",
+                )
+                return 0
+            # Each request asks for all that remains: that gives the rate it was made at.
+            rate = to_decimal(amount_minor, invoice.currency) * MSAT_PER_BTC / amount_msat
+            expires_at = transaction.expires_at or unit.now
+            noted = NotedRequest(
+                transaction.payment_hash,
+                expires_at,
+                MARGIN_S["unknown"],
+                amount_msat,
+                amount_minor,
+                f"{rate:.2f}",
+            )
+            await adopt_request(self.rt, unit, payee, invoice, noted)
+        return 0
 
     async def _hasten(self, transaction: Transaction) -> int:
         async with self.rt.unit() as unit:
@@ -57,3 +104,12 @@ class Sweeper:
                 because="sweep",
             )
         return 1
+
+
+def _names_invoice(transaction: Transaction) -> str | None:
+    try:
+        description = decode(transaction.bolt11 or "").description or ""
+    except Bolt11Error:
+        return None
+    match = _INVOICE.search(description)
+    return match[1] if match is not None else None

@@ -246,7 +246,7 @@ def _build_workers(core: Core) -> Workers:
     courier = Outbound(
         rt, config.keys, core.vault, core.pool, directory, own_relays, frozenset(own_relays)
     )
-    resolver = Resolver(rt, core.wallets)
+    resolver, sweeper = Resolver(rt, core.wallets), Sweeper(rt, core.wallets)
     return Workers(
         events=EventWorker(rt, Handlers(rt, stripe), livemode=config.livemode),
         sync=SubscriptionSync(
@@ -267,13 +267,13 @@ def _build_workers(core: Core) -> Workers:
             tuple(days * DAY_S for days in config.dunning.retry_nwc_days),
         ),
         resolver=resolver,
-        rebuilder=Rebuilder(rt, stripe, resolver),
+        rebuilder=Rebuilder(rt, stripe, resolver, sweeper),
         placer=Placer(rt, stripe),
         keeper=RelayKeeper(rt, core.host, core.catalogue, config.relay_domain),
         outbox=OutboxWorker(rt, courier),
         prober=Prober(rt, core.wallets, core.wallets, config.payee.network),
         reconciler=Reconciler(rt, stripe, core.catalogue),
-        sweeper=Sweeper(rt, core.wallets),
+        sweeper=sweeper,
         rate_watch=RateWatch(rt, core.rates, _currency(core)),
         preflight=Preflight(
             rt, stripe, core.wallets, core.rates, core.catalogue, config.payee.network

@@ -55,6 +55,7 @@ from billing.store.engine import MigratableEngine
 from billing.store.vault import Key, KeyRing, Vault
 from billing.subscription_changes import Changer
 from billing.subscription_sync import SubscriptionSync
+from billing.sweep import Sweeper
 from billing.unit import Runtime, Wakeups, facts_of
 from tests.crashes import CrashingEngine, Stepping, Tripwire
 from tests.fakes.clock import FakeClock
@@ -339,7 +340,7 @@ class World:
         self.preflight = Preflight(
             rt, self.stripe, wallets, StubQuoter(self.clock), self.catalogue, self.network
         )
-        self.rebuilder = Rebuilder(rt, self.stripe, self.resolver)
+        self.rebuilder = Rebuilder(rt, self.stripe, self.resolver, Sweeper(rt, wallets))
         self.reconciler = Reconciler(rt, self.stripe, self.catalogue)
 
     def _port(self, inner: Any, name: str, *methods: str) -> Any:

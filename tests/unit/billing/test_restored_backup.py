@@ -6,6 +6,7 @@ second time (M11), a paid relay that nobody knows any more (M13).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from billing.store.open import open_engine
 from tests.books import check_all, check_books, check_one_payer_at_a_time
 from tests.unit.billing.conftest import MakeWorld
 from tests.world import ALICE, World
+from wallet.ports import Transaction
 
 
 async def backup(world: World, path: Path) -> MigratableEngine:
@@ -273,3 +275,34 @@ async def test_m2_of_two_notes_at_once_one_is_not_sent(
     assert len(world.payer.sent) == 1
     await engine.close()
     assert await world.relays(ALICE)
+
+
+async def test_m9_money_by_a_hash_that_nobody_noted_finds_its_invoice(
+    make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The note at Stripe is gone; the wallet's list still says which invoice was paid."""
+    world = await make_world()
+    await order(world, wallet=False)
+    await world.sync.run_once(world.clock.now())
+    engine = await backup(world, tmp_path / "old.sqlite")
+    await world.settle_down()
+    (request,) = await world.requests()
+    (at_stripe,) = world.stripe.books.invoices.values()
+    at_stripe.metadata = {k: v for k, v in at_stripe.metadata.items() if "purser_ln" not in k}
+    world.payee.settle(request.payment_hash)
+    again = await reborn_on(world, engine)
+    told = await again.payee.lookup_invoice(request.payment_hash)
+    assert isinstance(told, Transaction)
+
+    async def listed(since: int) -> list[Transaction]:
+        return [replace(told, bolt11=request.bolt11)]
+
+    again.payee.list_incoming = listed  # type: ignore[assignment,method-assign]
+    decoded = again.payee.invoices[request.payment_hash].bolt11
+    monkeypatch.setattr("billing.sweep.decode", lambda text: decoded)
+    await again.rebuilder.run_once(again.clock.now())
+    await come_to_an_end(again)
+    assert [i.status for i in await again.invoices()] == ["paid"]
+    assert len(again.payee.invoices) == 1
+    await check_all(again)
+    await engine.close()
