@@ -10,7 +10,7 @@ import structlog
 from billing import invoices as effects
 from billing.adoption import adopt_request
 from billing.errors import PurserError, StripeMissing
-from billing.model import AttemptState, Invoice, Rail, RequestState
+from billing.model import AttemptState, Invoice, Rail, RequestState, may_pay
 from billing.parallel import by_group
 from billing.ports import StripeGateway
 from billing.rails.card import CardRail
@@ -253,7 +253,7 @@ def _why_by_hand(s: Situation) -> str:
     refused = [a for a in s.attempts if a.state is AttemptState.REFUSED]
     if s.payer is None:
         return "no_wallet"
-    if s.payer.methods and "pay_invoice" not in s.payer.methods.split():
+    if not may_pay(s.payer):
         return "cannot_pay"
     if refused and refused[-1].outcome not in (None, "NOT_SENT"):
         return f"refused:{refused[-1].outcome}"

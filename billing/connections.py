@@ -84,14 +84,15 @@ class WalletCommands:
 
     async def connect(self, command: Command, text: str) -> None:
         """Store it sealed and ask it what it can; a masked echo, never the URI."""
+        if command.legacy:
+            # NIP-04 shows who writes to whom and is malleable: a secret does not travel by it, and
+            # one that did, well-formed or not, is to be revoked.
+            await self.desk.reply(command, "wallet_needs_nip17")
+            return
         try:
             uri = parse(text, allow_private=self.book.allow_private)
         except NwcUriError as error:
             await self.desk.reply(command, "bad_wallet", problem=str(error))
-            return
-        if command.legacy:
-            # NIP-04 shows who writes to whom and is malleable: a secret does not travel by it.
-            await self.desk.reply(command, "wallet_needs_nip17")
             return
         async with self.desk.serve(command) as unit:
             if unit is None:

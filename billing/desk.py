@@ -44,7 +44,7 @@ class Desk:
     @asynccontextmanager
     async def serve(self, command: Command) -> AsyncIterator[Unit | None]:
         """A unit in which this command is claimed; None: another delivery of it was first, or its
-        sender asks too often, and nothing is done or said."""
+        sender asks too often, which is said once a minute, and nothing is done."""
         async with self.rt.unit() as unit:
             count = await unit.tx.scalar(
                 "dm.commands_since", sender=command.sender, since=unit.now - RATE_WINDOW_S
@@ -64,6 +64,13 @@ class Desk:
                 )
                 yield None
             elif too_many:
+                window = unit.now // RATE_WINDOW_S
+                await unit.say(
+                    f"too_many:{command.sender}:{window}",
+                    command.sender,
+                    "too_many_commands",
+                    limit=self.policy.commands_per_minute,
+                )
                 yield None
             else:
                 await unit.tx.execute(

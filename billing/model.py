@@ -135,6 +135,11 @@ class Connection:
     ended_at: int | None
 
 
+def may_pay(payer: Connection) -> bool:
+    """Whether it has not said that it may not; one that was never asked has said nothing."""
+    return not payer.methods or "pay_invoice" in payer.methods.split()
+
+
 @dataclass(frozen=True, slots=True)
 class Invoice:
     """Our mirror of a Stripe invoice, as last re-fetched, and what collection does with it."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from billing.desk import Command, Desk, answer
-from billing.model import HostedRelay, RelayState
+from billing.model import HostedRelay, RelayState, may_pay
 from billing.plans import Catalogue, Plan
 from billing.store import invoices, tenants
 from billing.store.engine import ConstraintViolated
@@ -94,7 +94,7 @@ class Orders:
             plan=plan.title,
             price=plan.price_text,
             free=plan.is_free,
-            wallet=payer is not None,
+            wallet=payer is not None and may_pay(payer),
         )
 
     async def relays(self, command: Command) -> None:
@@ -135,6 +135,7 @@ class Orders:
             tenant = await tenants.get(unit.tx, command.sender)
             paid_until = tenant.period_end if tenant is not None else None
             runs_on = relay.activated_at is not None and not self._is_free(relay)
+            billed_with = await _billed_with(unit, relay)
             stops_at = paid_until if runs_on and paid_until is not None else unit.billing_now
             if relay.stop_requested_at is not None:
                 await answer(
@@ -145,18 +146,22 @@ class Orders:
                 "name": relay.name,
                 "stops_at": stops_at,
                 "at_once": not runs_on,
-                "billed_with": await _billed_with(unit, relay),
+                "billed_with": billed_with,
             }
             if not confirmed:
                 await answer(unit, command, "confirm_stop", request_id=None, **facts)
             else:
-                await self._stop(unit, command, relay, stops_at)
+                # Billed with others it is paid with them: then it runs to the end of what was paid
+                # (known once the subscription is), and unpaid its order runs out.
+                await self._stop(unit, command, relay, None if billed_with else stops_at)
                 await answer(unit, command, "stopping", request_id=None, **facts)
 
     def _is_free(self, relay: HostedRelay) -> bool:
         return relay.plan in self.catalogue and self.catalogue.get(relay.plan).is_free
 
-    async def _stop(self, unit: Unit, command: Command, relay: HostedRelay, stops_at: int) -> None:
+    async def _stop(
+        self, unit: Unit, command: Command, relay: HostedRelay, stops_at: int | None
+    ) -> None:
         await unit.tx.execute("relays.request_stop", id=relay.id, now=unit.now, stops_at=stops_at)
         await tenants.want_sync(unit.tx, command.sender, due_at=unit.now)
         await unit.record(

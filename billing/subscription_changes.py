@@ -223,6 +223,7 @@ async def store_subscription(unit: Unit, pubkey: str, view: SubscriptionView) ->
             status=view.status,
             period_end=view.period_end,
         )
+        await unit.tx.execute("relays.date_open_stops", tenant=pubkey, stops_at=view.period_end)
     if before.subscription_status != view.status or before.subscription_id != view.id:
         await unit.record(
             f"subscription.{view.status}",

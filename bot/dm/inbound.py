@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 
-from billing.desk import Command
+from billing.desk import Command, answer
 from billing.store.engine import StoreError
 from billing.unit import Runtime
 from bot.dm.commands.registry import Services, dispatch, verb_of
@@ -106,7 +106,27 @@ class Inbound:
         except Exception as error:
             # A bug met by one message must not stop everybody's. What it said is not logged.
             log.exception("command.failed", tenant=message.sender, verb=command.verb)
-            await self._drop(row.event_id, f"failed: {type(error).__name__}")
+            await self._failed(command, type(error).__name__)
+
+    async def _failed(self, command: Command, error: str) -> None:
+        """Its sender and the operators are told; it is not tried again, as it would fail again."""
+        async with self.rt.unit() as unit:
+            claimed = await unit.tx.execute(
+                "dm.claim_rumor",
+                event_id=command.event_id,
+                rumor_id=command.rumor_id,
+                sender=command.sender,
+                now=unit.now,
+                outcome=f"failed: {error}",
+            )
+            if claimed:
+                await answer(unit, command, "command_failed", verb=command.verb)
+            await self.rt.alarm(
+                unit,
+                f"command:{command.verb}:{unit.now // 86400}",
+                f"The command {command.verb!r} of {command.sender[:16]}… failed ({error}); nothing "
+                "was changed. The log has the details: please report it.",
+            )
 
     def _open(self, row: StoredEvent) -> _Message | str:
         """The message in a stored event, or why there is none to act on."""

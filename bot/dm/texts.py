@@ -95,8 +95,10 @@ def _relays(f: Facts) -> str:
 
 
 def _confirm_stop(f: Facts) -> str:
+    if f["billed_with"]:
+        return f"{_billed_together(f)} To confirm: stop {f['name']} confirm"
     if f["at_once"]:
-        return f"{f['name']} would end now.{_still_billed(f)} To confirm: stop {f['name']} confirm"
+        return f"{f['name']} would end now. To confirm: stop {f['name']} confirm"
     return (
         f"{f['name']} would stop on {date(f['stops_at'])} and not be renewed; what is paid stays "
         f"paid. To confirm: stop {f['name']} confirm"
@@ -104,16 +106,20 @@ def _confirm_stop(f: Facts) -> str:
 
 
 def _stopping(f: Facts) -> str:
+    if f.get("billed_with"):
+        return f"{_billed_together(f)} Nothing more to do."
     if f.get("at_once"):
-        return f"{f['name']} ends now.{_still_billed(f)}"
+        return f"{f['name']} ends now."
     return f"{f['name']} runs until {date(f['stops_at'])} and is not renewed. Nothing more to do."
 
 
-def _still_billed(f: Facts) -> str:
-    """A first invoice of several relays is not made again because one of them was given up."""
-    if not f.get("billed_with"):
-        return ""
-    return f" The open invoice still carries it, together with {names(f['billed_with'])}."
+def _billed_together(f: Facts) -> str:
+    """An invoice of several relays is not made again because one of them was given up."""
+    return (
+        f"{f['name']} is on an open invoice together with {names(f['billed_with'])}. If that is "
+        f"paid, {f['name']} runs until the end of the paid period and is not renewed; if not, it "
+        "ends by itself."
+    )
 
 
 # --- money --------------------------------------------------------------------------------------
@@ -233,6 +239,13 @@ def _credit_added(f: Facts) -> str:
 
 
 TEXTS: Final[Mapping[str, Text]] = {
+    "command_failed": lambda f: (
+        f"Sorry, {f['verb']} failed here and nothing was changed. The operator has been told."
+    ),
+    "too_many_commands": lambda f: (
+        f"That is more than {f['limit']} messages a minute; the last ones were not read. Please "
+        "wait a minute and say them again."
+    ),
     "help": _help,
     "unknown_command": _unknown_command,
     "bad_arguments": _bad_arguments,
@@ -249,7 +262,11 @@ TEXTS: Final[Mapping[str, Text]] = {
     "ordered": _ordered,
     "relays": _relays,
     "no_such_relay": lambda f: f"You have no relay called {f['name']}. Say relays for the list.",
-    "already_stopping": lambda f: f"{f['name']} stops on {date(f['stops_at'])} already.",
+    "already_stopping": lambda f: (
+        f"{f['name']} stops on {date(f['stops_at'])} already."
+        if f["stops_at"] is not None
+        else f"{f['name']} is not renewed already, and ends with what is paid for it."
+    ),
     "confirm_stop": _confirm_stop,
     "stopping": _stopping,
     "relay_up": lambda f: f"{f['name']} is up: {f['url']}",

@@ -182,6 +182,7 @@ def test_the_plays_say_nearly_everything(
     elsewhere = {
         "wallet_needs_nip17": "only over NIP-04",
         "name_taken": "played as two commands in one second only",
+        "too_many_commands": "in tests/unit/billing/test_straight_path.py",
         "money_moved": "in tests/unit/billing/test_m09_m14_books.py",
     }
     played = {kind for kind, place in kinds_said() if not place.startswith(OWN_PLAYS)}

@@ -67,6 +67,12 @@ WHERE id = :id AND state = :from_state
 UPDATE hosted_relays SET stop_requested_at = :now, stops_at = :stops_at
 WHERE id = :id AND stop_requested_at IS NULL AND state <> 'ended'
 
+-- name: date_open_stops
+-- Relays that came up after their stop was asked for run to the end of what was paid.
+UPDATE hosted_relays SET stops_at = :stops_at
+WHERE tenant = :tenant AND stop_requested_at IS NOT NULL AND stops_at IS NULL
+    AND state IN ('active', 'limited', 'stopped')
+
 -- name: stops_due
 -- Relays whose paid time has run out after a stop was asked for (billing time).
 SELECT * FROM hosted_relays WHERE stops_at <= :billing_now AND state <> 'ended' ORDER BY id

@@ -10,8 +10,10 @@ import pytest
 from billing.store.migrate import migrate
 from billing.store.open import open_engine
 from bot.dm.commands.registry import Services, dispatch, verb_of
+from bot.dm.inbound import Inbound, _Message
 from bot.dm.texts import render
-from tests.world import World
+from bot.nostr.keys import Keys
+from tests.world import ALICE, OPERATOR, World
 from wallet.ports import WalletInfo
 
 SECRET = "12" * 32
@@ -83,13 +85,16 @@ async def test_who_gives_up_one_of_two_unpaid_relays_hears_what_the_invoice_carr
     await say(world, "new one basic")
     await say(world, "new two basic")
     await world.settle_down()
-    asked = await say(world, "stop one")
-    assert asked == (
-        "one would end now. The open invoice still carries it, together with two. "
-        "To confirm: stop one confirm"
+    what = (
+        "one is on an open invoice together with two. If that is paid, one runs until the end of "
+        "the paid period and is not renewed; if not, it ends by itself. "
     )
-    done = await say(world, "stop one confirm")
-    assert done == "one ends now. The open invoice still carries it, together with two."
+    asked = await say(world, "stop one")
+    assert asked == f"{what}To confirm: stop one confirm"
+    assert await say(world, "stop one confirm") == f"{what}Nothing more to do."
+    assert await say(world, "stop one") == (
+        "one is not renewed already, and ends with what is paid for it."
+    )
 
 
 async def test_a_wallet_that_may_not_pay_goes_on_saying_so(world: World) -> None:
@@ -105,3 +110,20 @@ async def test_a_wallet_that_may_not_pay_goes_on_saying_so(world: World) -> None
     await say(world, f"wallet {URI}")
     await world.prober.run_once(world.clock.now())
     assert "does not allow" not in await say(world, "wallet")
+
+
+async def test_a_command_that_fails_is_answered_and_operators_are_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> None:
+        raise RuntimeError("bug")
+
+    inbound = Inbound(world.rt, Keys(bytes(31) + b"\x01"), None)  # type: ignore[arg-type]
+    monkeypatch.setattr("bot.dm.inbound.dispatch", broken)
+    command = await world.command("status")
+    message = _Message(ALICE, command.rumor_id, "status", legacy=False)
+    monkeypatch.setattr(Inbound, "_open", lambda self, row: message)
+    await inbound.run_once(world.clock.now())
+    assert render(*(await world.messages())[-1]).startswith("Sorry, status failed here")
+    assert (await world.messages(OPERATOR))[-1][0] == "operator_alarm"
+    assert await inbound.run_once(world.clock.now()) == 0

@@ -150,3 +150,48 @@ async def test_a_wallet_that_refused_is_asked_again_on_the_configured_days(world
     days = [day for day in range(1, 35) if asked[day] > asked[day - 1]]
     assert len(days) == 2
     assert days[1] - days[0] == 2
+
+
+async def test_m12_a_relay_stopped_on_a_shared_first_invoice_runs_to_the_end_of_what_was_paid(
+    world: World,
+) -> None:
+    await order(world, "alice")
+    await order(world, "berta")
+    await world.settle_down()
+    (invoice,) = await world.invoices()
+    assert invoice.total_minor == 800
+    await world.orders.stop(await world.command("stop"), "alice", confirmed=True)
+    await world.settle_down()
+    (request,) = await world.requests()
+    world.payee.settle(request.payment_hash)
+    await world.pass_time(60, step=10)
+    alice, berta = await world.relays()
+    assert world.host.is_up(alice.id)
+    assert world.host.is_up(berta.id)
+    assert alice.stops_at is not None
+    await world.pass_time(33 * 86400, step=86400)
+    alice, berta = await world.relays()
+    assert alice.state is RelayState.ENDED
+    assert berta.state is not RelayState.ENDED
+    assert [i.total_minor for i in await world.invoices()] == [800, 400]
+
+
+async def test_a_relay_alone_on_its_unpaid_invoice_ends_at_once_and_nothing_is_owed(
+    world: World,
+) -> None:
+    await order(world)
+    await world.settle_down()
+    await world.orders.stop(await world.command("stop"), "alice", confirmed=True)
+    await world.settle_down()
+    (relay,) = await world.relays()
+    assert relay.state is RelayState.ENDED
+    await world.pass_time(2 * 3600, step=600)
+    assert (await world.invoices())[0].status == "void"
+
+
+async def test_who_asks_too_often_is_told_once_a_minute(world: World) -> None:
+    for _ in range(25):
+        await world.accounts.status(await world.command("status"))
+    kinds = [kind for kind, _ in await world.messages()]
+    assert kinds.count("too_many_commands") == 1
+    assert kinds.count("no_tenant") == 20
