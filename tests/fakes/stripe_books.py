@@ -336,8 +336,8 @@ class Books:
         invoice.auto_advance = False
         invoice.next_attempt = None
         invoice.card = "none"
-        # Credit that was applied goes back.
-        invoice.customer.balance_minor -= max(0, invoice.total - invoice.amount_due)
+        # What was applied goes back, credit and debt alike (`unapplied_from_invoice`).
+        invoice.customer.balance_minor += invoice.amount_due - invoice.total
         self.tell("invoice.voided", invoice)
         sub = invoice.subscription
         if sub and sub.latest_invoice_id == invoice.id:
