@@ -117,7 +117,7 @@ class Collector:
         view = await self._fetch(known)
         has_card = await self._has_card(view)
         async with self.rt.unit() as unit:
-            invoice = await effects.refresh(self.rt, unit, known.tenant, view)
+            invoice = await effects.refresh(unit, known.tenant, view)
             requests = await payments.requests_of(unit.tx, invoice_id)
             attempts = await payments.attempts_of(unit.tx, invoice_id)
             payer = await tenants.payer_of(unit.tx, known.tenant)
@@ -207,7 +207,7 @@ class Collector:
             raise
         async with self.rt.unit() as unit:
             await operations.finish(unit.tx, operation.id, view.status, now=unit.now)
-            await effects.refresh(self.rt, unit, invoice.tenant, view)
+            await effects.refresh(unit, invoice.tenant, view)
 
     async def _take_over(self, invoice: Invoice) -> None:
         """Stop Stripe's own collection; the next look re-reads it and asks about a card (M4)."""

@@ -39,7 +39,7 @@ class Handlers:
         found = tenant
 
         async def effect(unit: Unit) -> None:
-            invoice = await effects.refresh(self.rt, unit, found.pubkey, view)
+            invoice = await effects.refresh(unit, found.pubkey, view)
             if invoice.status in ("draft", "open"):
                 await invoices.want_collection(unit.tx, invoice.id, due_at=unit.now)
 

@@ -12,7 +12,7 @@ from typing import Final
 from billing.model import AttemptState, HostedRelay, Invoice, Rail, RelayState
 from billing.receipts import receipt
 from billing.store import invoices, ledger, payments, tenants
-from billing.unit import Runtime, Unit
+from billing.unit import Unit
 from billing.views import InvoiceView
 
 PAID_BY_KEY: Final = "purser_paid_by"
@@ -21,7 +21,7 @@ _FINAL: Final = ("paid", "void", "deleted")
 _PAYING_ENDS: Final = (RelayState.PENDING_PAYMENT, RelayState.LIMITED, RelayState.STOPPED)
 
 
-async def refresh(rt: Runtime, unit: Unit, tenant: str, view: InvoiceView) -> Invoice:
+async def refresh(unit: Unit, tenant: str, view: InvoiceView) -> Invoice:
     """Store what Stripe just said and do what follows from it."""
     before = await invoices.get(unit.tx, view.id)
     if before is not None and before.status in _FINAL and view.status != before.status:
@@ -40,7 +40,7 @@ async def refresh(rt: Runtime, unit: Unit, tenant: str, view: InvoiceView) -> In
             remaining_minor=invoice.amount_remaining_minor,
         )
     if invoice.status == "paid" and invoice.paid_at is None:
-        await _on_paid(rt, unit, invoice, view)
+        await _on_paid(unit, invoice, view)
         invoice = await invoices.get(unit.tx, view.id) or invoice
     return invoice
 
@@ -67,7 +67,7 @@ async def _first_sight(unit: Unit, invoice: Invoice) -> None:
         await invoices.want_collection(unit.tx, invoice.id, due_at=unit.now)
 
 
-async def carry(rt: Runtime, unit: Unit, invoice: Invoice, relay_ids: list[str]) -> None:
+async def carry(unit: Unit, invoice: Invoice, relay_ids: list[str]) -> None:
     """This invoice carries these relays; were it paid before we knew, they come up now."""
     await invoices.link_relays(unit.tx, invoice.id, relay_ids)
     if invoice.status == "paid":
@@ -82,7 +82,7 @@ async def is_orphaned(unit: Unit, invoice_id: str) -> bool:
     )
 
 
-async def _on_paid(rt: Runtime, unit: Unit, invoice: Invoice, view: InvoiceView) -> None:
+async def _on_paid(unit: Unit, invoice: Invoice, view: InvoiceView) -> None:
     paid_by = await _paid_by(unit, invoice, view)
     await unit.tx.execute("invoices.set_paid", id=invoice.id, now=unit.now, paid_by=paid_by)
     await unit.record("invoice.settled", tenant=invoice.tenant, subject=invoice.id, paid_by=paid_by)
@@ -102,7 +102,6 @@ async def _on_paid(rt: Runtime, unit: Unit, invoice: Invoice, view: InvoiceView)
             brought_up=[relay.name for relay in brought],
             **await receipt(unit, invoice, view, view.metadata.get(PAID_BY_KEY)),
         )
-    del rt
 
 
 async def _paid_by(unit: Unit, invoice: Invoice, view: InvoiceView) -> str:

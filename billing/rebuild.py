@@ -113,8 +113,8 @@ class Rebuilder:
             latest = listed.get(view.latest_invoice_id)
             latest = latest or await self.stripe.invoice(view.latest_invoice_id)
             async with self.rt.unit() as unit:
-                stored = await effects.refresh(self.rt, unit, pubkey, latest)
-                await effects.carry(self.rt, unit, stored, taken)
+                stored = await effects.refresh(unit, pubkey, latest)
+                await effects.carry(unit, stored, taken)
         if found or taken:
             await self._report_missing(tenant, view)
         return found + len(taken)
@@ -186,13 +186,13 @@ class Rebuilder:
             known = await invoices.get(unit.tx, view.id)
             taken = await self._take_up_relays(unit, tenant, stated_in(view.metadata), subscription)
             if known is None or taken:
-                stored = await effects.refresh(self.rt, unit, tenant.pubkey, view)
+                stored = await effects.refresh(unit, tenant.pubkey, view)
                 carried = [
                     row.relay_id
                     for row in stated_in(view.metadata)
                     if await tenants.relay(unit.tx, row.relay_id) is not None
                 ]
-                await effects.carry(self.rt, unit, stored, carried)
+                await effects.carry(unit, stored, carried)
         return count + len(taken) + await self._take_up_requests(view)
 
     async def _tenant_of(self, view: InvoiceView) -> tuple[Tenant | None, int]:

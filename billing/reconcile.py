@@ -151,7 +151,7 @@ class Reconciler:
                 return
             view = effects.deleted_view(known)
         async with self.rt.unit() as unit:
-            invoice = await effects.refresh(self.rt, unit, difference.tenant, view)
+            invoice = await effects.refresh(unit, difference.tenant, view)
             if invoice.status in ("draft", "open"):
                 await invoices.want_collection(unit.tx, invoice.id, due_at=unit.now)
             await unit.record(

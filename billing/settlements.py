@@ -135,7 +135,7 @@ class Placer:
         except StripeMissing:
             view = effects.deleted_view(invoice)
         async with self.rt.unit() as unit:
-            await effects.refresh(self.rt, unit, invoice.tenant, view)
+            await effects.refresh(unit, invoice.tenant, view)
         return view
 
     async def _pay_target(self, money: Settlement) -> None:

@@ -154,8 +154,8 @@ class Changer:
 
     async def _carry(self, tenant: Tenant, change: Change, invoice: InvoiceView) -> None:
         async with self.rt.unit() as unit:
-            stored = await effects.refresh(self.rt, unit, tenant.pubkey, invoice)
-            await effects.carry(self.rt, unit, stored, json.loads(change.relays))
+            stored = await effects.refresh(unit, tenant.pubkey, invoice)
+            await effects.carry(unit, stored, json.loads(change.relays))
 
     async def _renew_keys(self, change: Change) -> None:
         """The new keys serve the next try: this one still uses the stored row it was given."""
