@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from billing.errors import StripeMissing
 from billing.handling import Effect, Ignored
 from billing.model import InboxEvent, Tenant
 from billing.money import format_fiat
 from billing.store import ledger, refunds
-from billing.unit import Unit
+from billing.unit import Fact, Unit
 from billing.views import CreditNoteView, DisputeView, RefundView
 
 if TYPE_CHECKING:
     from billing.handlers import Handlers
 
+Elsewhere: TypeAlias = RefundView | DisputeView | CreditNoteView
 CLOSED = frozenset({"won", "lost", "warning_closed", "prevented"})
 
 
@@ -58,32 +59,19 @@ async def _take_up(handlers: Handlers, views: list[RefundView]) -> Effect | Igno
 
 
 async def _by_hand(handlers: Handlers, unit: Unit, view: RefundView, tenant: Tenant | None) -> None:
-    amount = format_fiat(view.amount_minor, view.currency)
-    who = f"tenant {tenant.pubkey[:16]}…" if tenant is not None else "nobody known here"
-    await unit.record(
-        "refund.elsewhere",
-        tenant=None if tenant is None else tenant.pubkey,
-        subject=view.id,
-        status=view.status,
-        amount_minor=view.amount_minor,
-        currency=view.currency,
-    )
-    await handlers.rt.alarm(
+    await _not_ours(
+        handlers,
         unit,
-        f"refund_elsewhere:{view.id}:{view.status}",
-        f"{amount} went back by card to {who} and Purser did not order it: Stripe's refund "
-        f"{view.id} is {view.status}. What it can still give back is less by that.",
+        "refund.elsewhere",
+        view,
+        tenant,
+        key=f"refund_elsewhere:{view.id}:{view.status}",
+        text=f"{_amount(view)} went back by card to {_who(tenant)} and Purser did not order it: "
+        f"Stripe's refund {view.id} is {view.status}. What it can still give back is less by that.",
+        status=view.status,
     )
     if tenant is not None and view.status == "succeeded":
-        await _book_card(unit, view, tenant)
-        await unit.say(
-            f"refund:{view.id}",
-            tenant.pubkey,
-            "money_back",
-            how="refund",
-            amount_minor=view.amount_minor,
-            currency=view.currency,
-        )
+        await _card_paid_back(unit, view, tenant, "refund", f"refund:{view.id}")
 
 
 async def on_dispute(handlers: Handlers, event: InboxEvent) -> Effect | Ignored:
@@ -96,36 +84,28 @@ async def on_dispute(handlers: Handlers, event: InboxEvent) -> Effect | Ignored:
     tenant = await _tenant(handlers, view.customer_id)
 
     async def effect(unit: Unit) -> None:
-        await unit.record(
+        await _not_ours(
+            handlers,
+            unit,
             "dispute." + ("closed" if view.status in CLOSED else "open"),
-            tenant=None if tenant is None else tenant.pubkey,
-            subject=view.id,
+            view,
+            tenant,
+            key=f"dispute:{view.id}:{view.status}",
+            text=_dispute_text(view, tenant, unit.billing_now),
             status=view.status,
             reason=view.reason,
-            amount_minor=view.amount_minor,
-            currency=view.currency,
-        )
-        await handlers.rt.alarm(
-            unit, f"dispute:{view.id}:{view.status}", _dispute_text(view, tenant, unit.billing_now)
         )
         if tenant is not None and view.status == "lost":
-            await _book_card(unit, view, tenant)
-            await unit.say(
-                f"dispute:{view.id}:lost",
-                tenant.pubkey,
-                "money_back",
-                how="dispute",
-                amount_minor=view.amount_minor,
-                currency=view.currency,
-            )
+            await _card_paid_back(unit, view, tenant, "dispute", f"dispute:{view.id}:lost")
 
     return effect
 
 
 def _dispute_text(view: DisputeView, tenant: Tenant | None, now: int) -> str:
-    amount = format_fiat(view.amount_minor, view.currency)
-    who = f"tenant {tenant.pubkey[:16]}…" if tenant is not None else "nobody known here"
-    text = f"Dispute {view.id} of {who} over {amount} ({view.reason}) is {view.status}."
+    text = (
+        f"Dispute {view.id} of {_who(tenant)} over {_amount(view)} ({view.reason}) is "
+        f"{view.status}."
+    )
     if view.status in CLOSED:
         return text
     if view.evidence_due_at is not None:
@@ -148,37 +128,69 @@ async def on_credit_note(handlers: Handlers, event: InboxEvent) -> Effect | Igno
         if ours is not None:
             await unit.tx.execute("refunds.look_now", id=ours.id, now=unit.now)
             return
-        await _note_by_hand(handlers, unit, view, tenant)
+        await _not_ours(
+            handlers,
+            unit,
+            "credit_note.elsewhere",
+            view,
+            tenant,
+            key=f"note_elsewhere:{view.id}:{view.is_issued}",
+            text=f"Credit note {view.id} over {_amount(view)} on invoice {view.invoice_id} was "
+            f"{'written' if view.is_issued else 'voided'} at Stripe by hand. "
+            "Purser's own refunds of that invoice count it.",
+            invoice=view.invoice_id,
+            issued=view.is_issued,
+        )
 
     return effect
 
 
-async def _note_by_hand(
-    handlers: Handlers, unit: Unit, view: CreditNoteView, tenant: Tenant | None
+async def _not_ours(
+    handlers: Handlers,
+    unit: Unit,
+    kind: str,
+    view: Elsewhere,
+    tenant: Tenant | None,
+    *,
+    key: str,
+    text: str,
+    **facts: Fact,
 ) -> None:
+    """What others did with money at Stripe: one audit line, and operators hear of it (C20, V2)."""
     await unit.record(
-        "credit_note.elsewhere",
+        kind,
         tenant=None if tenant is None else tenant.pubkey,
         subject=view.id,
-        invoice=view.invoice_id,
-        issued=view.is_issued,
         amount_minor=view.amount_minor,
         currency=view.currency,
+        **facts,
     )
-    await handlers.rt.alarm(
-        unit,
-        f"note_elsewhere:{view.id}:{view.is_issued}",
-        f"Credit note {view.id} over {format_fiat(view.amount_minor, view.currency)} on invoice "
-        f"{view.invoice_id} was {'written' if view.is_issued else 'voided'} at Stripe by hand. "
-        "Purser's own refunds of that invoice count it.",
-    )
+    await handlers.rt.alarm(unit, key, text)
 
 
-async def _book_card(unit: Unit, view: RefundView | DisputeView, tenant: Tenant) -> None:
-    """Stripe took it from the operator's account, whoever ordered it (C20)."""
+async def _card_paid_back(
+    unit: Unit, view: RefundView | DisputeView, tenant: Tenant, how: str, key: str
+) -> None:
+    """Stripe took it from the operator's account, whoever ordered it; its tenant is told."""
     await ledger.post_refund(
         unit, view.id, tenant.pubkey, None, "card", view.amount_minor, view.currency
     )
+    await unit.say(
+        key,
+        tenant.pubkey,
+        "money_back",
+        how=how,
+        amount_minor=view.amount_minor,
+        currency=view.currency,
+    )
+
+
+def _amount(view: Elsewhere) -> str:
+    return format_fiat(view.amount_minor, view.currency)
+
+
+def _who(tenant: Tenant | None) -> str:
+    return f"tenant {tenant.pubkey[:16]}…" if tenant is not None else "nobody known here"
 
 
 async def _tenant(handlers: Handlers, customer_id: str | None) -> Tenant | None:

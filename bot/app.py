@@ -41,6 +41,8 @@ RATES_S: Final = 15.0
 PREFLIGHT_S: Final = 60.0
 """A few wallets a minute: a month's turn is spread over the days before it."""
 READINGS_S: Final = 15.0
+RESEAL_S: Final = 5.0
+"""Until everything is sealed with the first vault key; then it looks at nothing any more."""
 CLOCK_POLL_S: Final = 0.5
 LEASE_WAIT_S: Final = 2.0
 READY_WITHIN_S: Final = 60.0
@@ -168,6 +170,7 @@ class App:
             self._worker("prober", parts.workers.prober, QUICK_S),
             self._worker("idle wallets", parts.core.wallets, 60.0, wakes=False),
             self._worker("sweep", parts.workers.sweeper, SWEEP_S, wakes=False),
+            self._worker("reseal", parts.workers.resealer, RESEAL_S, wakes=False),
             self._worker("readings", self.readings, READINGS_S, wakes=False),
             self._gated("reconcile", parts.workers.reconciler, RECONCILE_S, wake=self._rebuilt),
             self._periodic("identity", self._publish_identity, IDENTITY_S),

@@ -37,6 +37,7 @@ from billing.refund_lightning import LightningRefunds
 from billing.refund_memory import RefundMemory
 from billing.refund_worker import RefundWorker
 from billing.relays import RelayKeeper
+from billing.reseal import Resealer
 from billing.resolver import Resolver
 from billing.settlements import Placer
 from billing.spending import SpenderBook
@@ -115,6 +116,7 @@ class Workers:
     refunds: RefundWorker
     preflight: Preflight
     rate_watch: RateWatch
+    resealer: Resealer
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +276,7 @@ def _build_workers(core: Core) -> Workers:
         prober=Prober(rt, core.wallets, core.wallets, config.payee.network),
         reconciler=Reconciler(rt, stripe, core.catalogue),
         sweeper=sweeper,
+        resealer=Resealer(rt, core.vault),
         rate_watch=RateWatch(rt, core.rates, _currency(core)),
         preflight=Preflight(
             rt, stripe, core.wallets, core.rates, core.catalogue, config.payee.network

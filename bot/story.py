@@ -17,6 +17,7 @@ from billing.model import (
     Tenant,
 )
 from billing.money import format_fiat
+from billing.refunds import Refund
 from billing.store.engine import Tx
 from bot.nostr.nip19 import Nip19Error, parse_pubkey
 from bot.queries import Row, accepted_by, plain
@@ -55,11 +56,12 @@ class Story:
 
 async def tell(tx: Tx, thing: str) -> Story | None:
     """The story of a tenant (npub or hex), relay (id or name), invoice, payment request, payment
-    attempt, payment hash, Stripe event or message key; None when there is no such thing."""
+    attempt, payment hash, refund, Stripe event or message key; None when there is no such thing."""
     story = await _find(tx, thing.strip())
     if story is None:
         return None
     await _payments(tx, story)
+    await _refunds(tx, story)
     await _activity(tx, story)
     await _events(tx, story)
     await _messages(tx, story)
@@ -84,7 +86,7 @@ def _in_order(entries: list[Entry]) -> list[Entry]:
 
 
 async def _find(tx: Tx, thing: str) -> Story | None:
-    for look in (_tenant, _relay, _invoice, _payment, _event_or_message):
+    for look in (_tenant, _relay, _invoice, _payment, _refund, _event_or_message):
         story = await look(tx, thing)
         if story is not None:
             return story
@@ -134,6 +136,18 @@ async def _payment(tx: Tx, thing: str) -> Story | None:
         return None
     ids = {attempt.id} | {x for x in (attempt.request_id, attempt.payment_hash) if x is not None}
     return Story("payment attempt", plain(attempt), attempt.tenant, ids)
+
+
+async def _refund(tx: Tx, thing: str) -> Story | None:
+    """By its own id, its hash, or what it is called at Stripe: a refund or a credit note."""
+    refund = await tx.fetch_one(Refund, "refunds.get", id=thing)
+    refund = refund or await tx.fetch_one(Refund, "refunds.by_hash", payment_hash=thing.lower())
+    refund = refund or await tx.fetch_one(
+        Refund, "refunds.by_stripe", stripe_id=thing, operation_id=thing
+    )
+    if refund is None:
+        return None
+    return Story("refund", plain(refund), refund.tenant, _ids_of(refund))
 
 
 async def _event_or_message(tx: Tx, thing: str) -> Story | None:
@@ -188,6 +202,38 @@ def _attempt(attempt: PaymentAttempt) -> Entry:
     why = f" ({attempt.reason})" if attempt.reason else ""
     text = f"{attempt.id}: {attempt.rail.value}, now {attempt.state.value}{said}{why}"
     return Entry(attempt.prepared_at, "payment attempt", text, details=plain(attempt))
+
+
+async def _refunds(tx: Tx, story: Story) -> None:
+    """Refunds of the invoices, and credits that a tenant was given."""
+    found: dict[str, Refund] = {}
+    for thing in sorted(story.ids):
+        for refund in await tx.fetch_all(Refund, "refunds.of_invoice", invoice_id=thing):
+            found[refund.id] = refund
+        single = await tx.fetch_one(Refund, "refunds.get", id=thing)
+        if single is not None:
+            found[single.id] = single
+    if story.is_whole_tenant:
+        for refund in await tx.fetch_all(Refund, "refunds.of_tenant", tenant=story.tenant):
+            found[refund.id] = refund
+    for refund in found.values():
+        story.ids |= _ids_of(refund)
+        story.entries.append(_refund_entry(refund))
+
+
+def _ids_of(refund: Refund) -> set[str]:
+    named = (refund.id, refund.stripe_id, refund.note_id, refund.payment_hash)
+    return {name for name in named if name is not None}
+
+
+def _refund_entry(refund: Refund) -> Entry:
+    sats = f" ({format_sats(refund.amount_msat)})" if refund.amount_msat is not None else ""
+    why = f": {refund.problem}" if refund.problem else ""
+    text = (
+        f"{refund.id}: {format_fiat(refund.amount_minor, refund.currency)}{sats} by "
+        f"{refund.way.value}, now {refund.state.value}{why}"
+    )
+    return Entry(refund.created_at, "refund", text, details=plain(refund))
 
 
 def _settlement(money: Settlement) -> Entry:

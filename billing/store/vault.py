@@ -5,11 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import re
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -18,15 +15,13 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from billing.errors import PurserError
 from billing.ports import Ids
 
-KEY_BYTES: Final = 32
 # The size AES-GCM is specified for (NIST SP 800-38D); random ones are good for 2^32 seals a key.
 NONCE_BYTES: Final = 12
 _VERSION: Final = "v1"
-_KEY_ID: Final = re.compile(r"^[a-z0-9_-]{1,32}$")
 
 
 class VaultError(PurserError):
-    """A secret could not be opened, or a key not be read; the text contains neither."""
+    """A secret could not be opened; the text contains neither it nor a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,62 +91,10 @@ class Vault:
                 str(place), "does not open: damaged, moved from another row, or a wrong key"
             ) from None
 
-    def needs_rewrite(self, sealed: str) -> bool:
-        """True when it was sealed with a key other than the first: seal it again when at hand."""
-        return sealed.split(".")[1:2] != [self._ring.writer.id]
-
-
-def parse_key_file(text: str, name: str) -> KeyRing:
-    """`<id> <base64 of 32 bytes>` a line, the writing key first; `#` begins a comment.
-
-    Raises `VaultError` with the line's number, never its content; `name` is what to call the file.
-    """
-    keys: list[Key] = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        words = line.partition("#")[0].split()
-        if not words:
-            continue
-        if len(words) != 2 or not _KEY_ID.match(words[0]):
-            raise VaultError(
-                name, f"line {number}: write `<id> <base64 key>`, the id in a-z 0-9 _ -"
-            )
-        secret = _decode(words[1])
-        if secret is None or len(secret) != KEY_BYTES:
-            raise VaultError(name, f"line {number}: the key is not base64 of {KEY_BYTES} bytes")
-        if any(key.id == words[0] for key in keys):
-            raise VaultError(name, f"line {number}: the id {words[0]!r} is there twice")
-        keys.append(Key(words[0], secret))
-    if not keys:
-        raise VaultError(name, "holds no key")
-    return KeyRing(tuple(keys))
-
-
-def read_key_file(path: Path) -> KeyRing:
-    """The key ring in a file that nobody else can read. Raises `VaultError`."""
-    require_private(path)
-    try:
-        text = path.read_text(encoding="ascii")
-    except OSError as error:
-        raise VaultError(str(path), f"cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise VaultError(str(path), "is not a key file") from None
-    return parse_key_file(text, str(path))
-
-
-def require_private(path: Path) -> None:
-    """Raises `VaultError` unless the file is there and only its owner can read or write it."""
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        raise VaultError(str(path), f"cannot be read: {error.strerror}") from None
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise VaultError(str(path), f"is open to others (mode {mode & 0o777:04o}): chmod 600 it")
-
-
-def new_key_line(key_id: str, ids: Ids) -> str:
-    """A line for the key file with a fresh key."""
-    assert _KEY_ID.match(key_id), "a key id is a-z 0-9 _ -"
-    return f"{key_id} {base64.b64encode(ids.token_bytes(KEY_BYTES)).decode()}\n"
+    @property
+    def writes_as(self) -> str:
+        """How everything begins that the first key has sealed; the rest is to be sealed again."""
+        return f"{_VERSION}.{self._ring.writer.id}."
 
 
 def _bound_to(place: Place, key_id: str) -> bytes:

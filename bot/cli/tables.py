@@ -148,7 +148,7 @@ def show(
         typer.Argument(
             metavar="ID",
             help="npub, relay (id or name), invoice, payment request or attempt, payment hash,"
-            " Stripe event, or message key.",
+            " refund, Stripe event, or message key.",
         ),
     ],
     config: ConfigOption = None,

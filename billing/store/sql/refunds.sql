@@ -29,6 +29,10 @@ WHERE stripe_id = :stripe_id OR note_id = :stripe_id OR operation_id = :operatio
 -- All refunds of an invoice, oldest first.
 SELECT * FROM refunds WHERE invoice_id = :invoice_id ORDER BY created_at, id
 
+-- name: of_tenant
+-- All refunds and credits of a tenant, oldest first.
+SELECT * FROM refunds WHERE tenant = :tenant ORDER BY created_at, id
+
 -- name: everything
 -- All, newest first.
 SELECT * FROM refunds ORDER BY created_at DESC, id LIMIT :count

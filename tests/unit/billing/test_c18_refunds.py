@@ -15,6 +15,7 @@ from billing.refunds import Refund, RefundState, RefundWay
 from billing.store.migrate import migrate
 from billing.store.open import open_engine
 from bot.dm.texts import render
+from bot.story import tell
 from tests.books import ListingPayee
 from tests.crashes import Crash, Tripwire
 from tests.world import ALICE, OPERATOR, World
@@ -100,6 +101,33 @@ async def test_the_same_sats_go_back_to_the_wallet_and_stripe_is_told(world: Wor
     told = [facts for kind, facts in await world.messages() if kind == "refunded"]
     assert [facts["amount_msat"] for facts in told] == [4_000_000]
     await is_true(world)
+
+
+async def test_c21_the_story_of_a_refund_and_of_its_invoice(world: World) -> None:
+    """`purser show ref_…`: by its id, its hash and what it is called at Stripe; no secret shows."""
+    invoice_id = await paid_by_wallet(world)
+    opened = await world.refund_desk.refund(invoice_id, None, None, "asked for it")
+    await world.settle_down()
+    refund = await refund_of(world, invoice_id)
+    assert refund.payment_hash is not None
+    assert refund.note_id is not None
+    async with world.engine.transaction() as tx:
+        for thing in (opened.id, refund.payment_hash, refund.note_id):
+            told = await tell(tx, thing)
+            assert told is not None
+            assert told.kind == "refund"
+            whats = [entry.what for entry in told.entries]
+            assert whats.index("refund.pending") < whats.index("refund.in_flight")
+            assert whats.index("refund.in_flight") < whats.index("refund.done")
+            assert "message" in whats
+            assert refund.preimage not in str(told)
+        of_invoice = await tell(tx, invoice_id)
+        assert of_invoice is not None
+        assert "refund.done" in [entry.what for entry in of_invoice.entries]
+        (entry,) = [entry for entry in of_invoice.entries if entry.what == "refund"]
+        assert entry.text.startswith(f"{opened.id}: $4.00 (4")
+        assert entry.text.endswith("sats) by lightning, now done")
+        assert await tell(tx, "ref_nobody") is None
 
 
 async def test_a_part_gives_its_share_and_the_rest_stays_refundable(world: World) -> None:
