@@ -34,7 +34,7 @@ def test_three_that_agree_give_the_middle_one() -> None:
     assert answer == Rate("usd", Decimal(100000), ("a", "b", "c"), NOW - 60)
 
 
-def test_one_liar_is_left_out() -> None:
+def test_c27_one_liar_is_left_out() -> None:
     answer = decide(quote("a", "100000"), quote("b", "101000"), quote("c", "500000"))
     assert isinstance(answer, Rate)
     assert answer.sources == ("a", "b")

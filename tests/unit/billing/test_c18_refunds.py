@@ -160,6 +160,7 @@ async def test_a_second_submission_is_refused_while_and_after(world: World) -> N
 
 
 async def test_m5_an_unknown_outcome_stays_in_flight_and_is_looked_up(world: World) -> None:
+    """CVE-2024-34694 (LNbits): a time-out was taken for a failure, and the payment settled."""
     invoice_id = await paid_by_wallet(world)
     world.refund_wallets.behaviour = "fails_then_pays"
     world.refund_wallets.mute_lookups = True

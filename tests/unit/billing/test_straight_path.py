@@ -115,14 +115,19 @@ async def test_m9_money_for_a_dead_request_becomes_credit_after_the_other_was_pa
     assert "credit_added" in [kind for kind, _ in await world.messages()]
 
 
-async def test_an_unpaid_order_ends_and_nothing_is_owed(world: World) -> None:
+async def test_c25_an_unpaid_order_ends_and_nothing_is_owed(world: World) -> None:
+    """C25: the first invoice expired, the relay stayed on and was ordered anew: free hosting."""
     await order(world)
     await world.settle_down()
-    await world.pass_time(26 * 3600, step=1800)
-    (relay,) = await world.relays()
+    for _ in range(52):
+        await world.pass_time(1800, step=1800)
+        (relay,) = await world.relays()
+        assert not world.host.is_up(relay.id)
     assert relay.state is RelayState.ENDED
-    assert not world.host.is_up(relay.id)
-    assert (await world.invoices())[0].status == "void"
+    await world.pass_time(40 * 86400, step=86400)
+    (invoice,) = await world.invoices()
+    assert invoice.status == "void"
+    assert len(world.stripe.books.subscriptions) == 1
 
 
 async def test_renewals_are_collected_month_by_month(world: World) -> None:

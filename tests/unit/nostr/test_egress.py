@@ -81,6 +81,7 @@ def dialled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
 
 
 async def test_one_bad_address_spoils_the_name(dialled: list[tuple[str, ...]]) -> None:
+    """CVE-2025-32013 (LNbits): a stranger's URL led into the operator's own network."""
     for addresses in [("127.0.0.1",), ("1.1.1.1", "10.0.0.1"), ("2606:4700::1111", "::1")]:
         with pytest.raises(EgressRefused, match="not public"):
             await Egress(resolver=Names(*addresses)).connect("wss://relay.example")

@@ -95,6 +95,7 @@ def test_two_wraps_of_a_rumor_share_nothing_but_the_rumor() -> None:
 
 
 def test_a_forged_sender_is_refused() -> None:
+    """NIP-17 sender spoofing, as many clients allowed it: the seal's key must be the rumor's."""
     seal = seal_around(chat(ALICE).to_json(), keys=MALLORY)
     assert refusal(wrap_around(seal.to_json())) is Refusal.FORGED_SENDER
 

@@ -1,0 +1,136 @@
+"""Every defect of systems like this one, and every incident, has a test that names it.
+
+Three systems were the starting point: C is one that hosts relays on Stripe and NWC, K sells
+licences over Lightning and cards, V takes payments through a provider. What went wrong in each is
+told here in a few words, with the place of its proof.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.architecture.named import all_tests, naming
+
+BOOKS = "tests/unit/billing"
+
+DEFECTS = {
+    "C4": (
+        "an invoice was acted on whatever its state, for the amount once due",
+        f"{BOOKS}/test_incidents.py::test_c4_only_what_is_open_and_still_owed_is_asked_for",
+    ),
+    "C18": (
+        "no refunds, disputes, credits, partial payments",
+        f"{BOOKS}/test_books_audit.py::test_c18_a_lost_dispute_is_booked_once",
+    ),
+    "C20": (
+        "money changes left no audit line",
+        f"{BOOKS}/test_books_audit.py::test_c20_after_each_story_books_stripe_and_wallet_agree",
+    ),
+    "C23": (
+        "no check of the wallet's methods or budget",
+        f"{BOOKS}/test_c23_preflight.py::test_c23_the_report_of_a_wallet_is_one_message",
+    ),
+    "C25": (
+        "the first invoice expired, the relay stayed on and was ordered anew: free hosting",
+        f"{BOOKS}/test_straight_path.py::test_c25_an_unpaid_order_ends_and_nothing_is_owed",
+    ),
+    "C27": (
+        "one source of the exchange rate, no bounds",
+        "tests/unit/test_rates.py::test_c27_one_liar_is_left_out",
+    ),
+    "K10": (
+        "the bolt11 of somebody else's wallet was not checked against the amount asked",
+        f"{BOOKS}/test_c18_refunds.py::test_k10_another_amount_or_a_used_hash_is_not_paid",
+    ),
+    "V1": (
+        "a refund without the provider's id was failed though the provider may have it",
+        f"{BOOKS}/test_c18_refunds.py::test_v1_an_orphan_is_looked_up_before_anything_else",
+    ),
+    "V2": (
+        "unknown refund ids acknowledged in silence",
+        f"{BOOKS}/test_c18_refunds.py::test_v2_a_refund_from_the_dashboard_is_taken_up_and_told",
+    ),
+}
+
+IN_WORK = {
+    # dunning
+    *("C8", "C10", "C14", "C19", "C29", "C30", "K5", "K7", "K8"),
+    # plan changes
+    *("C9", "C11", "C15", "C17", "K4", "K6", "K9", "K11"),
+    # cards and the inbox
+    *("C5", "C6", "C7", "C16", "K1", "K3", "V3", "V4"),
+    # reconcile
+    *("C21", "C24", "C28", "K2"),
+    # refunds, restore and races
+    *("C1", "C2", "C3", "C12", "C13", "C22", "C26", "K12"),
+}
+"""Their tests are being written; the place goes into `DEFECTS` with the test."""
+
+INCIDENTS = {
+    "mutiny-web 1105": (
+        "a subscription paid twice: timed out, retried, both settled",
+        f"{BOOKS}/test_incidents.py::test_a_wallet_that_settles_after_every_time_out_is_asked_once",
+    ),
+    "CVE-2024-34694": (
+        "a time-out taken for a failure",
+        f"{BOOKS}/test_c18_refunds.py::test_m5_an_unknown_outcome_stays_in_flight_and_is_looked_up",
+    ),
+    "BTCPay 2.0.2": (
+        "cancelled after success because the look-up failed, and paid again",
+        f"{BOOKS}/test_incidents.py::test_a_look_up_that_fails_after_success_cancels_nothing",
+    ),
+    "Alby Hub 1222": (
+        "a race that only PostgreSQL has",
+        "tests/store/test_races.py::test_m3_m4_two_collectors_at_once_send_one_request",
+    ),
+    "Alby Hub 1587": (
+        "pending for ever",
+        f"{BOOKS}/test_incidents.py::test_nothing_is_pending_for_ever",
+    ),
+    "TPoS 52": (
+        "no rate: €30.50 became one sat",
+        f"{BOOKS}/test_incidents.py::test_without_a_rate_nothing_is_asked_for",
+    ),
+    "CVE-2025-32013": (
+        "a stranger's URL led into the operator's own network",
+        "tests/unit/nostr/test_egress.py::test_one_bad_address_spoils_the_name",
+    ),
+    "sender spoofing": (
+        "a gift wrap's inner sender was believed",
+        "tests/unit/nostr/test_nostr_giftwrap.py::test_a_forged_sender_is_refused",
+    ),
+}
+
+
+LAST = {"C": 30, "K": 12, "V": 4}
+
+
+def every_number() -> list[str]:
+    return [f"{system}{n}" for system, last in LAST.items() for n in range(1, last + 1)]
+
+
+@pytest.mark.parametrize("number", every_number())
+def test_every_defect_has_a_test_that_names_it(number: str) -> None:
+    if number not in DEFECTS:
+        assert number in IN_WORK, f"nothing proves {number}"
+        return
+    _, place = DEFECTS[number]
+    assert place in all_tests(), f"{number}: there is no {place}"
+    assert place in naming(number), f"{place} does not say that it proves {number}"
+
+
+def test_no_number_is_listed_that_no_system_had() -> None:
+    assert set(DEFECTS) | IN_WORK == set(every_number())
+    for place, test in all_tests().items():
+        said = {word.upper() for word in test.name.split("_") if re.fullmatch(r"[ck]\d+", word)}
+        assert said <= set(every_number()), place
+
+
+@pytest.mark.parametrize("incident", INCIDENTS)
+def test_every_incident_has_a_test_that_names_it(incident: str) -> None:
+    _, place = INCIDENTS[incident]
+    test = all_tests().get(place)
+    assert test is not None, f"{incident}: there is no {place}"
+    assert incident in test.docstring, f"{place} does not name {incident}"
