@@ -23,6 +23,8 @@ _JSON_ORIGINS = (tuple, list, dict, frozenset, Mapping, Sequence)
 
 def to_column(value: Param | Enum) -> Column:
     """bool → 0/1, enum → its value, containers → JSON text; integers must fit 64 bits."""
+    if value is None or type(value) is str:
+        return value  # most are, and every statement passes here
     if isinstance(value, Enum):
         value = value.value
     if value is None or isinstance(value, (str, bytes)):
@@ -61,11 +63,13 @@ def _mapper(cls: Any, columns: tuple[str, ...]) -> Callable[[Sequence[Any]], Any
         f"{cls.__name__}: missing columns {sorted(wanted - set(columns))}, "
         f"unknown columns {sorted(set(columns) - wanted)}"
     )
-    steps = tuple((c, converter(hints[c], f"{cls.__name__}.{c}")) for c in columns)
+    steps = [converter(hints[c], f"{cls.__name__}.{c}") for c in columns]
+    fields = [field for field in dataclasses.fields(cls) if field.init]
+    # In the order of the class: by position costs half of what by name does.
+    places = [(columns.index(f.name), steps[columns.index(f.name)]) for f in fields]
 
     def build(row: Sequence[Any]) -> Any:
-        values = {name: step(value) for (name, step), value in zip(steps, row, strict=True)}
-        return cls(**values)
+        return cls(*[step(row[at]) for at, step in places])
 
     return build
 
@@ -120,6 +124,8 @@ def _literal_bool(where: str) -> Converter:
 
 def _integer(where: str) -> Converter:
     def convert(value: Any) -> int:
+        if type(value) is int:
+            return value
         # PostgreSQL sums BIGINT as NUMERIC.
         if isinstance(value, Decimal):
             assert value == value.to_integral_value(), f"{where}: not an integer"

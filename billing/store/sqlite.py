@@ -46,6 +46,11 @@ _READ_ONLY_PRAGMAS: Final = (f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}", "PRAGMA q
 class SqliteDriver(Protocol):
     """Where the connection's calls run; `what` is `begin`, `commit`, `rollback` or a statement."""
 
+    @property
+    def is_inline(self) -> bool:
+        """Whether a call is over before anybody could cancel it."""
+        ...
+
     async def run(self, what: str, work: Work[T]) -> T: ...
 
     async def close(self) -> None: ...
@@ -53,6 +58,8 @@ class SqliteDriver(Protocol):
 
 class InlineDriver:
     """Runs in the caller's thread: for simulation, where a thread loses races on virtual time."""
+
+    is_inline = True
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -74,6 +81,8 @@ class _Connection(aiosqlite.Connection):
 
 class ThreadDriver:
     """Runs in aiosqlite's thread, so that a commit never blocks the event loop."""
+
+    is_inline = False
 
     def __init__(self, connection: _Connection) -> None:
         self._connection = connection
@@ -221,7 +230,7 @@ def _fetch(
 ) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
     cursor = connection.execute(sql, values)
     assert cursor.description is not None, f"{name}: returns no rows, use execute"
-    columns = tuple(str(column[0]) for column in cursor.description)
+    columns: tuple[str, ...] = next(zip(*cursor.description, strict=True))
     return columns, cursor.fetchall()
 
 
@@ -238,7 +247,7 @@ class SqliteEngine:
         on_close: Callable[[], None] = lambda: None,
     ) -> None:
         self._driver = driver
-        self._begin = "BEGIN" if read_only else "BEGIN IMMEDIATE"
+        self._begin_work = _begin_reading if read_only else _begin
         self._on_close = on_close
         self._lock = asyncio.Lock()
         self._owner: asyncio.Task[Any] | None = None
@@ -252,17 +261,22 @@ class SqliteEngine:
             tx = SqliteTx(self._driver)
             try:
                 # BEGIN too: cancelled half way, it may have begun in its thread.
-                await uninterrupted(self._call("begin", lambda c: _run_sql(c, self._begin)))
+                await self._whole("begin", self._begin_work)
                 yield tx
                 assert tx.failed is None, f"a failed statement was passed over: {tx.failed}"
                 tx.open = False
-                await uninterrupted(self._call("commit", lambda c: _run_sql(c, "COMMIT")))
+                await self._whole("commit", _commit)
             except BaseException:
                 tx.open = False
-                await uninterrupted(self._call("rollback", _roll_back))
+                await self._whole("rollback", _roll_back)
                 raise
             finally:
                 self._owner = None
+
+    async def _whole(self, what: str, work: Work[None]) -> None:
+        """To its end, even when the caller is cancelled meanwhile."""
+        call = self._call(what, work)
+        await (call if self._driver.is_inline else uninterrupted(call))
 
     async def _call(self, what: str, work: Work[None]) -> None:
         try:
@@ -287,8 +301,16 @@ class SqliteEngine:
             self._on_close()
 
 
-def _run_sql(connection: sqlite3.Connection, sql: str) -> None:
-    connection.execute(sql)
+def _begin(connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN IMMEDIATE")
+
+
+def _begin_reading(connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN")
+
+
+def _commit(connection: sqlite3.Connection) -> None:
+    connection.execute("COMMIT")
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

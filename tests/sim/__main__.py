@@ -4,17 +4,85 @@
 from __future__ import annotations
 
 import argparse
+import json
+import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from tests.sim.run import Result, run_seed
+from tests.sim.run import Result, run_seed, tune_collector
+from tests.sim.world import Violation
 
 TRACE_SHOWN = 60
+SEED_LIMIT_S = 120
+"""Real seconds; a seed takes less than one, and one that hangs must not hold up the others."""
+CHUNK = 4
+PROGRESS_EVERY_S = 60
+
+
+@dataclass
+class Campaign:
+    """What a range of seeds came to."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    failed: list[Result] = field(default_factory=list)
+    seeds: int = 0
+    commits: int = 0
+    took_s: float = 0.0
+
+    def add(self, result: Result) -> None:
+        self.seeds += 1
+        self.commits += result.commits
+        self.counts += result.counts
+        if result.violations:
+            self.failed.append(result)
+
+    @property
+    def pace(self) -> str:
+        return (
+            f"{self.seeds} seeds in {self.took_s:.1f} s: {self.seeds / self.took_s:.1f} seeds "
+            f"a second, {self.commits} commits, {len(self.failed)} failed"
+        )
+
+    def as_json(self) -> str:
+        return json.dumps(
+            {
+                "seeds": self.seeds,
+                "seconds": round(self.took_s, 1),
+                "seeds_per_second": round(self.seeds / self.took_s, 2),
+                "commits": self.commits,
+                "counts": dict(sorted(self.counts.items())),
+                "failed": [
+                    {"seed": r.seed, "rule": v.rule, "text": v.text}
+                    for r in self.failed
+                    for v in r.violations[:1]
+                ],
+            },
+            indent=1,
+        )
 
 
 def main() -> int:
+    args = _arguments()
+    if args.seed is not None:
+        shown = 10**6 if args.trace else TRACE_SHOWN
+        return _report(run_seed(args.seed, traced=True), len_shown=shown)
+    campaign = _run_range(args)
+    for name, count in sorted(campaign.counts.items()):
+        print(f"  {name:28} {count:8d}")
+    print(campaign.pace)
+    if args.json is not None:
+        args.json.write_text(campaign.as_json() + "\n", encoding="utf-8")
+    if campaign.failed:
+        _report(campaign.failed[0], len_shown=TRACE_SHOWN)
+    return 1 if campaign.failed else 0
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.sim")
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--start", type=int, default=0)
@@ -22,35 +90,59 @@ def main() -> int:
     parser.add_argument("--trace", action="store_true", help="show the whole trace")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--keep-going", action="store_true", help="list every failing seed")
-    args = parser.parse_args()
-    if args.seed is not None:
-        return _report(run_seed(args.seed), len_shown=10**6 if args.trace else TRACE_SHOWN)
-    started = time.perf_counter()
-    seeds = range(args.start, args.start + args.seeds)
-    counts: Counter[str] = Counter()
-    failed: list[Result] = []
-    done = 0
-    with ProcessPoolExecutor(args.jobs) as pool:
-        results = pool.map(run_seed, seeds, chunksize=8) if args.jobs > 1 else map(run_seed, seeds)
-        for result in results:
-            done += 1
-            counts += result.counts
-            if result.violations:
-                failed.append(result)
-                if not args.keep_going:
-                    break
-                print(
-                    f"seed {result.seed}: {result.violations[0].rule} "
-                    f"{result.violations[0].text[-300:]}",
-                    flush=True,
-                )
-    took = time.perf_counter() - started
-    for name, count in sorted(counts.items()):
-        print(f"  {name:28} {count:8d}")
-    print(f"{done} seeds in {took:.1f} s: {done / took:.1f} seeds a second, {len(failed)} failed")
-    if failed:
-        _report(failed[0], len_shown=TRACE_SHOWN)
-    return 1 if failed else 0
+    parser.add_argument("--json", type=Path, help="write the summary to this file too")
+    return parser.parse_args()
+
+
+def _run_range(args: argparse.Namespace) -> Campaign:
+    campaign = Campaign()
+    started = said_at = time.perf_counter()
+    for result in _results(range(args.start, args.start + args.seeds), args.jobs):
+        campaign.add(result)
+        now = time.perf_counter()
+        campaign.took_s = now - started
+        if result.violations:
+            first = result.violations[0]
+            print(f"seed {result.seed}: {first.rule} {first.text[-300:]}", flush=True)
+            if not args.keep_going:
+                break
+        if now - said_at > PROGRESS_EVERY_S:
+            said_at = now
+            print(campaign.pace, flush=True)
+    return campaign
+
+
+def _results(seeds: range, jobs: int) -> Iterator[Result]:
+    if jobs <= 1:
+        tune_collector()
+        yield from map(_limited, seeds)
+        return
+    with ProcessPoolExecutor(jobs, initializer=tune_collector) as pool:
+        try:
+            yield from pool.map(_limited, seeds, chunksize=CHUNK)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _TooLongError(KeyboardInterrupt):
+    """Of the kind that asyncio lets out of a task at once."""
+
+
+def _limited(seed: int) -> Result:
+    """One seed, given up after so many real seconds."""
+
+    def give_up(number: int, frame: object) -> None:
+        raise _TooLongError
+
+    signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(SEED_LIMIT_S)
+    try:
+        return run_seed(seed)
+    except _TooLongError:
+        found = Violation("rest", f"no end after {SEED_LIMIT_S} real seconds")
+        return Result(seed, [found], Counter(), [])
+    finally:
+        signal.alarm(0)
 
 
 def _report(result: Result, *, len_shown: int) -> int:

@@ -42,6 +42,9 @@ class OrderedWakeups(Wakeups):
 class SimDriver:
     """Inline SQLite on the world's one connection; a write lock stands for SQLite's own."""
 
+    is_inline = True
+    """What cancels here is the end of the process: then `_life.check` lets nothing go on."""
+
     def __init__(self, life: Life, connection: sqlite3.Connection, lock: asyncio.Lock) -> None:
         self._life = life
         self._connection = connection
@@ -62,6 +65,7 @@ class SimDriver:
         if what == "commit":
             self._life.may_die("commit")
             result = work(self._connection)
+            self._life.world.commits += 1
             self._release()
             await self._life.point("committed")
             return result
@@ -192,6 +196,9 @@ class Life:
         async def loop() -> None:
             while True:
                 await wake.wait()
+                if is_due is not None and self._is_idle(is_due):
+                    wake.clear()
+                    continue
                 # Who wakes first is the world's choice; several wishes are one round.
                 await asyncio.sleep(self.world.rng.random() * 0.4)
                 wake.clear()
@@ -256,4 +263,5 @@ class Port:
         async def through(*args: Any, **kwargs: Any) -> Any:
             return await self._life.call(f"{self._prefix}.{name}", lambda: method(*args, **kwargs))
 
+        self.__dict__[name] = through
         return through

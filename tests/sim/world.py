@@ -81,7 +81,7 @@ class SimWorld:
         self.rng = random.Random(seed)
         self.clock = SimClock(loop)
         self.ids = SimIds()
-        self.connection = sqlite3.connect(":memory:", isolation_level=None)
+        self.connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=1024)
         self.connection.deserialize(template())
         self.connection.execute("PRAGMA foreign_keys=ON")
         self.db_lock = asyncio.Lock()
@@ -94,6 +94,7 @@ class SimWorld:
         )
         self.chaos = True
         self.counts: Counter[str] = Counter()
+        self.commits = 0
         self.trace: deque[tuple[int, str]] = deque(maxlen=TRACE_KEPT)
         self.violations: list[Violation] = []
         self.network = Network(self)

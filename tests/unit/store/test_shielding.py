@@ -15,6 +15,8 @@ from billing.store.sqlite import SqliteEngine
 class Gated:
     """A driver that stops at one step until it is let on, and notes what it was asked."""
 
+    is_inline = False
+
     def __init__(self, stop_at: str) -> None:
         self.connection = sqlite3.connect(":memory:", isolation_level=None)
         self.stop_at = stop_at
