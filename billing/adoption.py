@@ -1,12 +1,15 @@
-"""Takes up payment requests that another life of this bot issued, from what Stripe notes of them.
+"""Takes up payments that another life of this bot began, from what Stripe notes of them.
 
-A restored backup, a lost database, or a second bot: the request is watched like our own, and while
-it can be paid nothing new is issued for its invoice (M1, M2).
+A restored backup, a lost database, or a second bot: it is watched like our own, and until its end
+is seen nothing new is issued for its invoice (M1, M2, M4).
 """
 
 from __future__ import annotations
 
 from billing.model import Connection, Invoice, PaymentRequest, Purpose, RequestState
+from billing.observations import observe_attempt
+from billing.payments import AttemptSeen
+from billing.rails.card_note import NotedCard
 from billing.rails.issue import NotedRequest
 from billing.store import payments
 from billing.unit import Runtime, Unit
@@ -49,3 +52,20 @@ async def adopt_request(
         "watched; nothing new is issued until it is dead.",
     )
     return request
+
+
+async def adopt_card(rt: Runtime, unit: Unit, invoice: Invoice, noted: NotedCard) -> None:
+    """A card payment in flight that somebody else began: only Stripe can say what became of it.
+
+    The caller has seen that nothing else of this invoice is live.
+    """
+    attempt = payments.new_card_attempt(rt, invoice, noted.operation_id)
+    await payments.insert_attempt(unit.tx, attempt)
+    await observe_attempt(rt, unit, attempt, AttemptSeen.CLAIMED_FOR_WRITE)
+    await rt.alarm(
+        unit,
+        f"adopted_card:{noted.operation_id}",
+        f"Invoice {invoice.id} carries the note of a card payment this database does not know "
+        f"({noted.operation_id}): a restored backup or a second bot. Nothing else is charged for "
+        "it until Stripe shows its end.",
+    )

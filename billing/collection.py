@@ -8,15 +8,17 @@ from typing import Final, assert_never
 import structlog
 
 from billing import invoices as effects
-from billing.adoption import adopt_request
+from billing.adoption import adopt_card, adopt_request
 from billing.errors import PurserError, StripeMissing
 from billing.model import AttemptState, Invoice, Rail, RequestState, may_pay
 from billing.parallel import by_group
 from billing.ports import StripeGateway
 from billing.rails.card import CardRail
+from billing.rails.card_note import NotedCard, foreign_cards
 from billing.rails.choice import (
     NWC_RETRY_AFTER_S,
     Adopt,
+    AdoptCard,
     Finalize,
     Finished,
     Show,
@@ -137,6 +139,7 @@ class Collector:
                 has_card=has_card,
                 card=progress,
                 unknown=unknown,
+                unknown_cards=await foreign_cards(unit.tx, invoice_id, view.metadata),
                 money_in_hand=in_hand,
                 orphaned=await effects.is_orphaned(unit, invoice_id),
                 rails=self.rails,
@@ -185,6 +188,8 @@ class Collector:
                 await self._void(invoice)
             case Adopt(noted=noted):
                 await self._adopt(invoice, noted)
+            case AdoptCard(noted=card):
+                await self._adopt_card(invoice, card)
             case TryNwc(connection=connection, reuse=reuse):
                 await self.nwc.start(invoice, connection, reuse)
             case TryCard():
@@ -238,6 +243,10 @@ class Collector:
                 raise PurserError(invoice.id, "no payee is configured to ask about its hashes")
             for entry in noted:
                 await adopt_request(self.rt, unit, payee, invoice, entry)
+
+    async def _adopt_card(self, invoice: Invoice, noted: NotedCard) -> None:
+        async with self.rt.unit() as unit:
+            await adopt_card(self.rt, unit, invoice, noted)
 
     async def _failed(self, invoice: Invoice, error: PurserError) -> None:
         log.warning("collection.failed", subject=invoice.id, error=error.what)

@@ -1,15 +1,17 @@
-"""The card rail: one explicit `pay` after its intent row, observed until Stripe shows its end."""
+"""The card rail: a note at Stripe, the intent row, one explicit `pay`, observed until its end."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final, assert_never
 
-from billing.errors import CardDeclined, StripeRejected, StripeUnavailable
-from billing.model import AttemptState, Invoice, PaymentAttempt, Rail
+from billing.errors import CardDeclined, PurserError, StripeRejected, StripeUnavailable
+from billing.model import Invoice, PaymentAttempt
 from billing.observations import observe_attempt
 from billing.payments import PUBLISH_WINDOW_S, AttemptSeen
 from billing.ports import StripeGateway
+from billing.rails.card_note import PAY_CARD, foreign_cards, metadata_of_card
+from billing.rails.issue import noted_in
 from billing.store import operations, payments
 from billing.store.engine import ConstraintViolated, uninterrupted
 from billing.unit import Runtime
@@ -27,13 +29,18 @@ class CardRail:
     stripe: StripeGateway
 
     async def start(self, invoice: Invoice) -> str:
-        """One try: started, lost_race, too_late."""
+        """One try: started, lost_race, too_late.
+
+        Raises `PurserError` when it could not be noted at Stripe, or when somebody else's note is
+        there: nothing was tried.
+        """
+        await self._note(invoice)
         try:
             async with self.rt.unit() as unit:
                 if await unit.tx.scalar("leases.fence", name="purser") != self.rt.fence.token:
                     return "lost_race"
-                operation = await operations.begin(unit.tx, self.rt, "pay_card", invoice.id)
-                attempt = self._intent(invoice, operation.id)
+                operation = await operations.begin(unit.tx, self.rt, PAY_CARD, invoice.id)
+                attempt = payments.new_card_attempt(self.rt, invoice, operation.id)
                 await payments.insert_attempt(unit.tx, attempt)
                 await observe_attempt(self.rt, unit, attempt, AttemptSeen.CLAIMED_FOR_WRITE)
         except ConstraintViolated:
@@ -53,6 +60,27 @@ class CardRail:
             if view.status == "paid":
                 await uninterrupted(self._end(attempt.id, AttemptSeen.CARD_PAID, None))
         return "started"
+
+    async def _note(self, invoice: Invoice) -> None:
+        """What is about to be done stands at Stripe before it is done: of two bots at least one
+        sees the other's note, as with payment requests, and does nothing (M1, M4)."""
+        async with self.rt.unit() as unit:
+            pay = await operations.begin(unit.tx, self.rt, PAY_CARD, invoice.id)
+            note = await operations.begin(unit.tx, self.rt, "note_card", invoice.id)
+        try:
+            view = await self.stripe.annotate_invoice(
+                note.id, invoice.id, metadata_of_card(pay.id, at=note.created_at)
+            )
+        finally:
+            # Noting twice is harmless, and a key that replays a 500 would block the card.
+            async with self.rt.unit() as unit:
+                await operations.finish(unit.tx, note.id, "over", now=unit.now)
+        async with self.rt.unit() as unit:
+            requests = await payments.requests_of(unit.tx, invoice.id)
+            others = await foreign_cards(unit.tx, invoice.id, view.metadata)
+        ours = {request.payment_hash for request in requests}
+        if others or any(noted.payment_hash not in ours for noted in noted_in(view.metadata)):
+            raise PurserError(invoice.id, "another bot noted a payment beside our card payment")
 
     def _may_call(self, committed_at: int) -> bool:
         """Soon after its commit, and by the holder of the lease, or not at all (as M3)."""
@@ -83,29 +111,3 @@ class CardRail:
             assert current.operation_id is not None
             await operations.finish(unit.tx, current.operation_id, seen.value, now=unit.now)
             await observe_attempt(self.rt, unit, current, seen, outcome=outcome)
-
-    def _intent(self, invoice: Invoice, operation_id: str) -> PaymentAttempt:
-        return PaymentAttempt(
-            id=self.rt.ids.new("att"),
-            invoice_id=invoice.id,
-            request_id=None,
-            tenant=invoice.tenant,
-            rail=Rail.CARD,
-            connection_id=None,
-            operation_id=operation_id,
-            payment_hash=None,
-            event_id=None,
-            event_json=None,
-            encryption=None,
-            expiration=None,
-            state=AttemptState.PREPARED,
-            fence=self.rt.fence.token,
-            prepared_at=self.rt.clock.now(),
-            in_flight_at=None,
-            writes=0,
-            relay_url=None,
-            outcome=None,
-            reason=None,
-            preimage=None,
-            ended_at=None,
-        )

@@ -22,6 +22,7 @@ from billing.model import (
     RequestState,
 )
 from billing.payments import AUTOMATIC_EXPIRY_S, SHOWN_EXPIRY_S, is_beyond_margin, sure_at
+from billing.rails.card_note import NotedCard
 from billing.rails.issue import NotedRequest
 from billing.views import CardProgress, InvoiceView
 
@@ -57,6 +58,7 @@ class Situation:
     has_card: bool
     card: CardProgress
     unknown: tuple[NotedRequest, ...]
+    unknown_cards: tuple[NotedCard, ...]
     money_in_hand: bool
     orphaned: bool
     rails: tuple[Rail, ...]
@@ -86,6 +88,13 @@ class Adopt:
     """Hashes stand in the invoice's metadata that we do not know (M1)."""
 
     noted: tuple[NotedRequest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptCard:
+    """A card payment is noted in the invoice's metadata that we do not know (M1, M4)."""
+
+    noted: NotedCard
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +132,9 @@ class Show:
     existing: PaymentRequest | None = None
 
 
-Step: TypeAlias = Finished | Wait | Adopt | Finalize | TakeOver | Void | TryNwc | TryCard | Show
+Step: TypeAlias = (
+    Finished | Wait | Adopt | AdoptCard | Finalize | TakeOver | Void | TryNwc | TryCard | Show
+)
 
 
 def choose(s: Situation) -> Step:
@@ -138,6 +149,9 @@ def choose(s: Situation) -> Step:
     blocked = _money_under_way(s)
     if blocked is not None:
         return blocked
+    if s.unknown_cards:
+        # Nothing of ours is under way, so it can take the one live place there is.
+        return AdoptCard(s.unknown_cards[0])
     if _is_cards_alone(s):
         return Finished("stays with Stripe: the tenant pays by card only")
     if s.view.status == "draft":

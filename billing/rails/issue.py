@@ -13,6 +13,7 @@ from billing.model import Connection, Invoice, PaymentRequest, Purpose, RequestS
 from billing.money import fiat_to_msat
 from billing.payments import AUTOMATIC_EXPIRY_S, MARGIN_S, SHOWN_EXPIRY_S, is_beyond_margin
 from billing.ports import Payees, Quoter, StripeGateway
+from billing.rails.card_note import foreign_cards
 from billing.stated_relays import state_relays
 from billing.store import invoices, operations, payments, tenants
 from billing.unit import Runtime
@@ -203,12 +204,14 @@ class Issuer:
                 await operations.finish(unit.tx, operation.id, "unclear", now=unit.now)
             raise
         ours = {other.payment_hash for other in others} | {request.payment_hash}
-        if any(noted.payment_hash not in ours for noted in noted_in(view.metadata)):
+        async with self.rt.unit() as unit:
+            cards = await foreign_cards(unit.tx, request.invoice_id, view.metadata)
+        if cards or any(noted.payment_hash not in ours for noted in noted_in(view.metadata)):
             # Notes are taken one after the other: of two bots at least one sees the other's, and
             # leaves its own request to die unseen (M2).
             async with self.rt.unit() as unit:
                 await operations.finish(unit.tx, operation.id, "not alone", now=unit.now)
-            raise PurserError(request.invoice_id, "another bot noted a payment request beside ours")
+            raise PurserError(request.invoice_id, "another bot noted a payment beside ours")
         async with self.rt.unit() as unit:
             await operations.finish(unit.tx, operation.id, "noted", now=unit.now)
             await unit.tx.execute("payments.note_request", id=request.id, now=unit.now)

@@ -56,11 +56,16 @@ async def begin(tx: Tx, rt: Runtime, kind: str, subject: str) -> Operation:
 async def begin_named(tx: Tx, operation_id: str, kind: str, subject: str, *, now: int) -> None:
     """One whose id follows from its subject, so that another life of this database names it the
     same; only where the gateway looks for the id before it writes. Repeats change nothing."""
-    known = await tx.fetch_all(Operation, "operations.of_subject", subject=subject)
+    known = await of_subject(tx, subject)
     if all(operation.id != operation_id for operation in known):
         await tx.execute(
             "operations.insert", id=operation_id, kind=kind, subject=subject, created_at=now
         )
+
+
+async def of_subject(tx: Tx, subject: str) -> list[Operation]:
+    """All that were begun on it, oldest first."""
+    return await tx.fetch_all(Operation, "operations.of_subject", subject=subject)
 
 
 async def finish(tx: Tx, operation_id: str, result: str, *, now: int) -> None:

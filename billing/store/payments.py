@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from billing.model import (
     AttemptState,
+    Invoice,
     PaymentAttempt,
     PaymentRequest,
     Purpose,
+    Rail,
     RequestState,
     Settlement,
     SettlementState,
 )
 from billing.payments import WATCH_S, LookupReading
 from billing.store.engine import Tx
+from billing.unit import Runtime
 
 
 async def insert_request(tx: Tx, request: PaymentRequest) -> None:
@@ -167,6 +170,34 @@ async def insert_attempt(tx: Tx, attempt: PaymentAttempt) -> None:
         expiration=attempt.expiration,
         fence=attempt.fence,
         prepared_at=attempt.prepared_at,
+    )
+
+
+def new_card_attempt(rt: Runtime, invoice: Invoice, operation_id: str) -> PaymentAttempt:
+    """A prepared card attempt; its operation id is the idempotency key of its `pay` (M11)."""
+    return PaymentAttempt(
+        id=rt.ids.new("att"),
+        invoice_id=invoice.id,
+        request_id=None,
+        tenant=invoice.tenant,
+        rail=Rail.CARD,
+        connection_id=None,
+        operation_id=operation_id,
+        payment_hash=None,
+        event_id=None,
+        event_json=None,
+        encryption=None,
+        expiration=None,
+        state=AttemptState.PREPARED,
+        fence=rt.fence.token,
+        prepared_at=rt.clock.now(),
+        in_flight_at=None,
+        writes=0,
+        relay_url=None,
+        outcome=None,
+        reason=None,
+        preimage=None,
+        ended_at=None,
     )
 
 

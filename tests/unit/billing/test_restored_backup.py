@@ -12,14 +12,16 @@ from pathlib import Path
 import pytest
 
 from billing.errors import PurserError
-from billing.model import Connection, RelayState, RequestState
+from billing.model import AttemptState, Connection, Rail, RelayState, RequestState
+from billing.rails.card import LOST_REQUEST_S
+from billing.rails.card_note import metadata_of_card
 from billing.rebuild import Gated
 from billing.store.engine import MigratableEngine
 from billing.store.migrate import migrate
 from billing.store.open import open_engine
 from tests.books import check_all, check_books, check_one_payer_at_a_time
 from tests.unit.billing.conftest import MakeWorld
-from tests.world import ALICE, World
+from tests.world import ALICE, OPERATOR, World
 from wallet.ports import Transaction
 
 
@@ -275,6 +277,84 @@ async def test_m2_of_two_notes_at_once_one_is_not_sent(
     assert len(world.payer.sent) == 1
     await engine.close()
     assert await world.relays(ALICE)
+
+
+async def card_and_wallet(world: World, path: Path) -> World:
+    """One bot has the tenant's card only; the one on the copy their wallet too."""
+    await order(world, wallet=False)
+    await world.deliver_events()
+    await world.sync.run_once(world.clock.now())
+    (customer,) = world.stripe.books.customers.values()
+    world.stripe.set_card(customer.id, "ok")
+    other = await reborn_on(world, await backup(world, path))
+    await other.connect_wallet()
+    return other
+
+
+def is_charged_by_card(world: World) -> bool:
+    return "pay_by_card" in [name for name, _ in world.stripe.calls]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("where", ["annotate_invoice", "pay_by_card"])
+async def test_m1_m4_card_and_wallet_of_two_bots_in_the_same_second_charge_once(
+    make_world: MakeWorld, tmp_path: Path, where: str, when: str
+) -> None:
+    """The bot on the copy does all that it can, between any two steps of our card payment."""
+    world = await make_world()
+    other = await card_and_wallet(world, tmp_path / "copy.sqlite")
+    ran = False
+
+    async def meanwhile(name: str, arguments: object) -> None:
+        nonlocal ran
+        if name == where and not ran:
+            ran = True
+            await other.lease.take()
+            await other.settle_down()
+            await world.lease.take()
+
+    setattr(world.stripe, when, meanwhile)
+    await world.lease.take()
+    await world.deliver_events()
+    await world.settle_down()
+    assert ran
+    charged = [is_charged_by_card(world), bool(world.payer.sent)]
+    assert charged.count(True) == 1, charged
+    for _ in range(40):
+        for bot in (world, other):
+            await bot.lease.renew() or await bot.lease.take()
+            await bot.settle_down()
+        world.clock.advance(60)
+    check_one_payer_at_a_time(world)
+    assert [is_charged_by_card(world), bool(world.payer.sent)].count(True) == 1
+    for bot in (world, other):
+        assert [i.status for i in await bot.invoices()] == ["paid"]
+    await check_books(other)
+    await other.store.close()
+
+
+async def test_m4_a_card_noted_before_the_restore_keeps_the_wallet_away_until_its_end(
+    make_world: MakeWorld, tmp_path: Path
+) -> None:
+    """The other life's `pay` is still on its way to Stripe, which shows nothing of it yet."""
+    world = await make_world()
+    again = await card_and_wallet(world, tmp_path / "old.sqlite")
+    (invoice,) = world.stripe.books.invoices.values()
+    invoice.metadata |= metadata_of_card("op_of_another_life", at=world.clock.now())
+    await again.rebuilder.run_once(again.clock.now())
+    await again.settle_down()
+    (attempt,) = await again.attempts(invoice.id)
+    assert (attempt.rail, attempt.state) == (Rail.CARD, AttemptState.IN_FLIGHT)
+    await again.pass_time(LOST_REQUEST_S - 60, step=120)
+    assert not again.payer.sent
+    assert not await again.requests()
+    alarms = [str(facts["what"]) for _, facts in await again.messages(OPERATOR)]
+    assert len([what for what in alarms if "note of a card payment" in what]) == 1
+    await again.pass_time(300, step=60)
+    assert len(again.payer.sent) == 1
+    assert [i.status for i in await again.invoices()] == ["paid"]
+    await check_books(again)
+    await again.store.close()
 
 
 async def test_m9_money_by_a_hash_that_nobody_noted_finds_its_invoice(
