@@ -147,6 +147,7 @@ class Collector:
                 now=unit.now,
                 billing_now=unit.billing_now,
                 nwc_retry_after_s=self.nwc_retry_after_s,
+                customer_gone=await tenants.is_customer_gone(unit.tx, view.customer_id),
             )
 
     async def _fetch(self, known: Invoice) -> InvoiceView:

@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from billing import customer_events, invoice_events, refund_events
 from billing import invoices as effects
-from billing import refund_events
 from billing.errors import StripeMissing
-from billing.handling import Effect, Ignored
+from billing.handling import Answer, Ignored, NotYet
 from billing.model import HostedRelay, InboxEvent, RelayState, Tenant
 from billing.ports import StripeGateway
 from billing.store import invoices, tenants
@@ -28,59 +28,44 @@ class Handlers:
     rt: Runtime
     stripe: StripeGateway
 
-    async def on_invoice(self, event: InboxEvent) -> Effect | Ignored:
+    async def on_invoice(self, event: InboxEvent) -> Answer:
         """Mirror it and let collection look; every invoice event is only a hint to re-fetch."""
         view = await self._invoice(event)
         if view is None:
             return Ignored("the invoice is gone")
-        tenant = await self.tenant_of(view.customer_id)
-        if tenant is None:
-            return Ignored("not a customer of ours")
-        found = tenant
+        tenant = await self.owner_of(view.customer_id)
+        if not isinstance(tenant, Tenant):
+            return tenant
 
         async def effect(unit: Unit) -> None:
-            invoice = await effects.refresh(unit, found.pubkey, view)
+            invoice = await effects.refresh(unit, tenant.pubkey, view)
             if invoice.status in ("draft", "open"):
                 await invoices.want_collection(unit.tx, invoice.id, due_at=unit.now)
 
         return effect
 
-    async def on_subscription(self, event: InboxEvent) -> Effect | Ignored:
+    async def on_subscription(self, event: InboxEvent) -> Answer:
         """Compare ids: a late event of an old subscription changes nothing (C16)."""
         assert event.object_id is not None
         try:
             view = await self.stripe.subscription(event.object_id)
         except StripeMissing:
             return Ignored("the subscription is gone")
-        tenant = await self.tenant_of(view.customer_id)
-        if tenant is None:
-            return Ignored("not a customer of ours")
+        tenant = await self.owner_of(view.customer_id)
+        if not isinstance(tenant, Tenant):
+            return tenant
         if tenant.subscription_id not in (None, view.id):
             return Ignored("not the tenant's present subscription")
         if tenant.subscription_id is None and view.is_terminal:
             return Ignored("an old subscription")
-        found = tenant
 
         async def effect(unit: Unit) -> None:
-            await store_subscription(unit, found.pubkey, view)
+            await store_subscription(unit, tenant.pubkey, view)
             if view.is_terminal:
-                await self._on_ended(unit, found, view)
-            await tenants.want_sync(unit.tx, found.pubkey, due_at=unit.now)
-
-        return effect
-
-    async def on_customer(self, event: InboxEvent) -> Effect | Ignored:
-        """A payment method came or went, or the customer did: what is open is looked at again."""
-        assert event.object_id is not None
-        customer_id = event.object_id
-        tenant = await self.tenant_of(customer_id)
-        if tenant is None:
-            return Ignored("not a customer of ours")
-        found = tenant
-
-        async def effect(unit: Unit) -> None:
-            for invoice in await invoices.open_of_tenant(unit.tx, found.pubkey):
-                await invoices.want_collection(unit.tx, invoice.id, due_at=unit.now)
+                await self.on_ended(unit, tenant, view)
+            if event.type == "customer.subscription.trial_will_end":
+                await _tell_of_trial(unit, tenant, view)
+            await tenants.want_sync(unit.tx, tenant.pubkey, due_at=unit.now)
 
         return effect
 
@@ -93,11 +78,11 @@ class Handlers:
                 known = await invoices.get(unit.tx, event.object_id)
             return None if known is None else effects.deleted_view(known)
 
-    async def tenant_of(self, customer_id: str) -> Tenant | None:
+    async def owner_of(self, customer_id: str) -> Tenant | Ignored | NotYet:
         """By the stored id; else, for a customer whose answer was lost or that a restored backup
         does not know, by the pubkey in its metadata: no event of ours is ignored for that."""
         if not customer_id:
-            return None
+            return Ignored("without a customer")
         async with self.rt.unit() as unit:
             known = await tenants.by_customer(unit.tx, customer_id)
         if known is not None:
@@ -105,14 +90,24 @@ class Handlers:
         try:
             customer = await self.stripe.customer(customer_id)
         except StripeMissing:
-            return None
+            return Ignored("the customer is gone")
         pubkey = customer.metadata.get(PUBKEY_KEY)
         if not pubkey or customer.deleted:
-            return None
+            return Ignored("not a customer of ours")
         async with self.rt.unit() as unit:
-            return await tenants.adopt_customer(unit.tx, pubkey, customer_id)
+            adopted = await tenants.adopt_customer(unit.tx, pubkey, customer_id)
+            if adopted is not None:
+                return adopted
+            if await tenants.get(unit.tx, pubkey) is None:
+                return NotYet("its tenant is not here yet")
+        return Ignored("the tenant has another customer")
 
-    async def _on_ended(self, unit: Unit, tenant: Tenant, view: SubscriptionView) -> None:
+    async def tenant_of(self, customer_id: str) -> Tenant | None:
+        """`owner_of`, where money that moved is told to operators whoever it belongs to."""
+        found = await self.owner_of(customer_id)
+        return found if isinstance(found, Tenant) else None
+
+    async def on_ended(self, unit: Unit, tenant: Tenant, view: SubscriptionView) -> None:
         """Stripe ended it. Relays that were to stop end by their own date; the others lose what is
         no longer paid for, and nothing new is ordered for them behind the tenant's back (C9)."""
         if view.status != "canceled":
@@ -146,6 +141,17 @@ class Handlers:
             )
 
 
+async def _tell_of_trial(unit: Unit, tenant: Tenant, view: SubscriptionView) -> None:
+    """Purser starts no trials; an operator can, at Stripe. Its end is the end of the period."""
+    if view.status == "trialing" and view.period_end is not None:
+        await unit.say(
+            f"trial:{view.id}:{view.period_end}",
+            tenant.pubkey,
+            "trial_ends",
+            ends_at=view.period_end,
+        )
+
+
 async def _paid_until(unit: Unit, relay: HostedRelay, view: SubscriptionView) -> int | None:
     """When a relay of a cancelled subscription stops: not before what was paid runs out (M13).
     None: no invoice carries it, so it is free and none of this subscription's business."""
@@ -157,7 +163,7 @@ async def _paid_until(unit: Unit, relay: HostedRelay, view: SubscriptionView) ->
     return max(unit.billing_now, view.period_end or 0)
 
 
-Handler: TypeAlias = Callable[[Handlers, InboxEvent], Awaitable[Effect | Ignored]]
+Handler: TypeAlias = Callable[[Handlers, InboxEvent], Awaitable[Answer]]
 
 REGISTRY: Final[Mapping[str, Handler]] = {
     **{
@@ -165,7 +171,6 @@ REGISTRY: Final[Mapping[str, Handler]] = {
         for name in (
             "created",
             "finalized",
-            "finalization_failed",
             "updated",
             "paid",
             "payment_failed",
@@ -179,9 +184,12 @@ REGISTRY: Final[Mapping[str, Handler]] = {
     },
     **{
         f"customer.subscription.{name}": Handlers.on_subscription
-        for name in ("created", "updated", "deleted", "paused", "resumed")
+        for name in ("created", "updated", "deleted", "paused", "resumed", "trial_will_end")
     },
-    "customer.updated": Handlers.on_customer,
+    "invoice.finalization_failed": invoice_events.on_finalization_failed,
+    "invoice.upcoming": invoice_events.on_upcoming,
+    "customer.updated": customer_events.on_customer,
+    "customer.deleted": customer_events.on_customer_deleted,
     "charge.refunded": refund_events.on_charge_refunded,
     **{f"refund.{name}": refund_events.on_refund for name in ("created", "updated", "failed")},
     **{
@@ -193,3 +201,5 @@ REGISTRY: Final[Mapping[str, Handler]] = {
 """To take up another event: one method and one row here (docs/extending.md)."""
 EVENT_TYPES: Final = tuple(sorted(REGISTRY))
 """What to enable at Stripe's webhook endpoint."""
+NAMELESS: Final = frozenset({"invoice.upcoming"})
+"""Events about something that has no id: their handlers find it by its customer."""

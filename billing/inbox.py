@@ -26,7 +26,6 @@ MAX_ID_CHARS: Final = 255
 # Enough to see what is going on; a flood must not become our disk's.
 REJECTIONS_BURST: Final = 20
 REJECTION_EVERY_S: Final = 6
-REJECTION_KEEP_S: Final = 7 * 86_400
 MAX_NOTED_CHARS: Final = 240
 # Everything else may carry credentials of whoever sent it.
 NOTED_HEADERS: Final = ("user-agent", "content-type", "content-length", "x-forwarded-for")
@@ -72,6 +71,19 @@ class Rejected:
 
 
 Received: TypeAlias = Accepted | Rejected
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """The trace of a delivery that was not taken: who sent it, when, how much, and why not; never
+    its body. `headers` are those of `NOTED_HEADERS`, and the time in its signature."""
+
+    seq: int
+    at: int
+    reason: str
+    remote: str
+    headers: dict[str, str]
+    body_bytes: int
 
 
 class Inbox:
@@ -179,7 +191,6 @@ class Inbox:
                     headers=_noted(headers),
                     body_bytes=body_bytes,
                 )
-                await tx.execute("ingest.prune_rejections", before=now - REJECTION_KEEP_S)
         except StoreError:
             # The record is a courtesy to the operator; the sender's answer stays the same.
             self.counts["rejection_not_recorded"] += 1

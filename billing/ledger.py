@@ -256,12 +256,22 @@ def money_credited(money: Settlement) -> Entry:
     return _of_money(money, "credited", made, money.invoice_id)
 
 
-def money_owed(money: Settlement) -> Entry:
+def money_owed(money: Settlement, amount_minor: int) -> Entry:
     """There is no customer to credit: it is owed (M9)."""
     made = Balances()
-    made.add((Account.UNPLACED, money.currency), money.value_minor)
-    made.add((Account.LIABILITY, money.currency), -money.value_minor)
+    made.add((Account.UNPLACED, money.currency), amount_minor)
+    made.add((Account.LIABILITY, money.currency), -amount_minor)
     return _of_money(money, "owed", made, money.invoice_id)
+
+
+def customer_gone(customer_id: str, tenant: str, currency: str, balance_minor: int) -> Entry:
+    """Its customer was deleted at Stripe with this on the balance, in the books' sign: what was the
+    tenant's is owed to them (M9), what they owed is lost."""
+    made = Balances()
+    made.add((Account.CREDIT, currency), -balance_minor)
+    to = Account.LIABILITY if balance_minor < 0 else Account.BAD_DEBT
+    made.add((to, currency), balance_minor)
+    return Entry(f"customer_gone:{customer_id}:{currency}", "customer_gone", tenant, made.of)
 
 
 def _of_money(money: Settlement, what: str, made: Balances, invoice_id: str) -> Entry:

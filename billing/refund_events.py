@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from billing.errors import StripeMissing
-from billing.handling import Effect, Ignored
+from billing.handling import Answer, Ignored
 from billing.model import InboxEvent, Tenant
 from billing.money import format_fiat
 from billing.store import ledger, refunds
@@ -19,7 +19,7 @@ Elsewhere: TypeAlias = RefundView | DisputeView | CreditNoteView
 CLOSED = frozenset({"won", "lost", "warning_closed", "prevented"})
 
 
-async def on_refund(handlers: Handlers, event: InboxEvent) -> Effect | Ignored:
+async def on_refund(handlers: Handlers, event: InboxEvent) -> Answer:
     """`refund.*`: by its id; one that no operation of ours made is never passed over (V2)."""
     assert event.object_id is not None
     try:
@@ -29,13 +29,13 @@ async def on_refund(handlers: Handlers, event: InboxEvent) -> Effect | Ignored:
     return await _take_up(handlers, [view])
 
 
-async def on_charge_refunded(handlers: Handlers, event: InboxEvent) -> Effect | Ignored:
+async def on_charge_refunded(handlers: Handlers, event: InboxEvent) -> Answer:
     """`charge.refunded`: every refund of that charge."""
     assert event.object_id is not None
     return await _take_up(handlers, list(await handlers.stripe.refunds_of_charge(event.object_id)))
 
 
-async def _take_up(handlers: Handlers, views: list[RefundView]) -> Effect | Ignored:
+async def _take_up(handlers: Handlers, views: list[RefundView]) -> Answer:
     if not views:
         return Ignored("no refund stands behind it")
     found = [(view, await _tenant(handlers, view.customer_id)) for view in views]
@@ -74,7 +74,7 @@ async def _by_hand(handlers: Handlers, unit: Unit, view: RefundView, tenant: Ten
         await _card_paid_back(unit, view, tenant, "refund", f"refund:{view.id}")
 
 
-async def on_dispute(handlers: Handlers, event: InboxEvent) -> Effect | Ignored:
+async def on_dispute(handlers: Handlers, event: InboxEvent) -> Answer:
     """`charge.dispute.*`: operators hear of the opening, with its last day, and of the end."""
     assert event.object_id is not None
     try:
@@ -114,7 +114,7 @@ def _dispute_text(view: DisputeView, tenant: Tenant | None, now: int) -> str:
     return f"{text} Its relays go on: Purser does not cut off over a dispute."
 
 
-async def on_credit_note(handlers: Handlers, event: InboxEvent) -> Effect | Ignored:
+async def on_credit_note(handlers: Handlers, event: InboxEvent) -> Answer:
     """`credit_note.*`: written by hand, it is money given back that we must not give again."""
     assert event.object_id is not None
     try:

@@ -14,6 +14,7 @@ import structlog
 from billing import invoices as effects
 from billing.errors import PurserError, StripeMissing, StripeRejected
 from billing.model import Invoice, RelayState, Settlement, SettlementState
+from billing.owing import owe
 from billing.parallel import by_group
 from billing.ports import StripeGateway
 from billing.store import invoices, ledger, operations, payments, tenants
@@ -261,22 +262,7 @@ class Placer:
         """All of it becomes credit; without a customer it is a liability, and an alarm (M9)."""
         tenant = await tenants.get(unit.tx, money.tenant)
         if tenant is None or tenant.customer_id is None:
-            await payments.place_settlement(
-                unit.tx,
-                money,
-                SettlementState.LIABILITY,
-                target_invoice_id=None,
-                credit_minor=0,
-                credit_operation_id=None,
-                next_try_at=None,
-            )
-            await ledger.post_owed(unit, money)
-            await self.rt.alarm(
-                unit,
-                f"liability:{money.payment_hash}",
-                f"{money.amount_msat // 1000} sats arrived that belong to a tenant without a "
-                f"Stripe customer (invoice {money.invoice_id}): refund them by hand.",
-            )
+            await owe(self.rt, unit, money)
             return
         operation_id = await _credit_operation(unit, money)
         await payments.place_settlement(
@@ -301,8 +287,11 @@ class Placer:
         assert money.credit_operation_id is not None
         async with self.rt.unit() as unit:
             tenant = await tenants.get(unit.tx, money.tenant)
-        assert tenant is not None
-        assert tenant.customer_id is not None
+            assert tenant is not None
+            if tenant.customer_id is None:
+                # Deleted since it was decided.
+                await owe(self.rt, unit, money)
+                return
         await self.stripe.credit_customer(
             money.credit_operation_id,
             customer_id=tenant.customer_id,

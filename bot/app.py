@@ -171,6 +171,7 @@ class App:
             self._worker("idle wallets", parts.core.wallets, 60.0, wakes=False),
             self._worker("sweep", parts.workers.sweeper, SWEEP_S, wakes=False),
             self._worker("reseal", parts.workers.resealer, RESEAL_S, wakes=False),
+            self._worker("retention", parts.workers.retention, SWEEP_S, wakes=False),
             self._worker("readings", self.readings, READINGS_S, wakes=False),
             self._gated("reconcile", parts.workers.reconciler, RECONCILE_S, wake=self._rebuilt),
             self._periodic("identity", self._publish_identity, IDENTITY_S),

@@ -39,6 +39,7 @@ from billing.refund_worker import RefundWorker
 from billing.relays import RelayKeeper
 from billing.reseal import Resealer
 from billing.resolver import Resolver
+from billing.retention import Retention
 from billing.settlements import Placer
 from billing.spending import SpenderBook
 from billing.store.engine import MigratableEngine
@@ -117,6 +118,7 @@ class Workers:
     preflight: Preflight
     rate_watch: RateWatch
     resealer: Resealer
+    retention: Retention
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +252,9 @@ def _build_workers(core: Core) -> Workers:
     )
     resolver, sweeper = Resolver(rt, core.wallets), Sweeper(rt, core.wallets)
     return Workers(
-        events=EventWorker(rt, Handlers(rt, stripe), livemode=config.livemode),
+        events=EventWorker(
+            rt, Handlers(rt, stripe), livemode=config.livemode, account=config.stripe.account
+        ),
         sync=SubscriptionSync(
             rt,
             stripe,
@@ -278,6 +282,7 @@ def _build_workers(core: Core) -> Workers:
         sweeper=sweeper,
         resealer=Resealer(rt, core.vault),
         rate_watch=RateWatch(rt, core.rates, _currency(core)),
+        retention=Retention(rt, config.store.keep_events_days, config.store.keep_rejected_days),
         preflight=Preflight(
             rt, stripe, core.wallets, core.rates, core.catalogue, config.payee.network
         ),

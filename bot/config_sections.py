@@ -70,6 +70,15 @@ class StoreSection(Section):
     url_file: str | None = setting(
         "A file with that address, when it holds a password.", None, example="secrets/store.url"
     )
+    keep_events_days: int = setting(
+        "Days that Stripe's events are kept once handled; at least 35, since Stripe repeats an"
+        " event for up to 30.",
+        90,
+        ge=35,
+    )
+    keep_rejected_days: int = setting(
+        "Days that the trace of a webhook that was not believed is kept.", 7, ge=1, le=90
+    )
 
 
 class HttpSection(Section):

@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import stat
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +78,12 @@ class Operator(Protocol):
         """Decide a refund in place of a spending wallet that cannot."""
         ...
 
+    async def replay_events(
+        self, event_ids: Sequence[str], *, since: int | None, only_failed: bool
+    ) -> Json:
+        """Have recorded Stripe events handled again (bot.control_events)."""
+        ...
+
     async def send_dm(self, pubkey: str, text: str) -> list[Json]:
         """Send a message now: [{relay_url, accepted, message}] of each relay."""
         ...
@@ -111,6 +117,11 @@ CALLS: Final[Mapping[str, Call]] = {
     ),
     "decide_refund": lambda operator, args: operator.decide_refund(
         str(args["refund"]), paid=args["paid"] is True, reason=str(args["reason"])
+    ),
+    "replay_events": lambda operator, args: operator.replay_events(
+        [str(event_id) for event_id in args["event_ids"]],
+        since=None if args["since"] is None else int(args["since"]),
+        only_failed=args["only_failed"] is True,
     ),
     "send_dm": lambda operator, args: operator.send_dm(str(args["pubkey"]), str(args["text"])),
 }
@@ -228,6 +239,14 @@ class RemoteOperator:
 
     async def decide_refund(self, refund: str, *, paid: bool, reason: str) -> Json:
         found: Json = await self._ask("decide_refund", refund=refund, paid=paid, reason=reason)
+        return found
+
+    async def replay_events(
+        self, event_ids: Sequence[str], *, since: int | None, only_failed: bool
+    ) -> Json:
+        found: Json = await self._ask(
+            "replay_events", event_ids=list(event_ids), since=since, only_failed=only_failed
+        )
         return found
 
     async def send_dm(self, pubkey: str, text: str) -> list[Json]:

@@ -29,6 +29,7 @@ from bot.control import (
     find_running,
     socket_path,
 )
+from bot.control_events import EventControl
 from bot.control_refunds import RefundControl
 from bot.logs import redact
 from bot.nostr import nip17
@@ -97,6 +98,14 @@ class LocalOperator:
     async def decide_refund(self, refund: str, *, paid: bool, reason: str) -> Json:
         """See `bot.control_refunds`."""
         return await RefundControl(self.core).decide(refund, paid=paid, reason=reason)
+
+    async def replay_events(
+        self, event_ids: Sequence[str], *, since: int | None, only_failed: bool
+    ) -> Json:
+        """See `bot.control_events`."""
+        return await EventControl(self.core.rt).replay(
+            event_ids, since=since, only_failed=only_failed
+        )
 
     async def send_dm(self, pubkey: str, text: str) -> list[Json]:
         """Wrapped and published at once, beside the outbox: the answers are the point."""

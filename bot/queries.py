@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any, Final, TypeAlias
 
+from billing.inbox import Rejection
 from billing.model import (
     Connection,
     ConnectionRole,
@@ -158,9 +159,18 @@ def _rails(request: PaymentRequest, tries: Sequence[PaymentAttempt]) -> str | No
     return ", ".join(rails) or None
 
 
-async def events(tx: Tx, count: int) -> list[Row]:
-    """Stripe events, newest first."""
-    return [plain(e) for e in await tx.fetch_all(InboxEvent, "events.newest", count=count)]
+async def events(tx: Tx, count: int, *, failed: bool = False) -> list[Row]:
+    """Stripe events, newest first; `failed`: only dead letters."""
+    statement = "events.failed_ones" if failed else "events.newest"
+    return [plain(e) for e in await tx.fetch_all(InboxEvent, statement, count=count)]
+
+
+async def rejected(tx: Tx, count: int) -> list[Row]:
+    """Deliveries that were not believed, newest first. What they say of themselves is theirs."""
+    return [
+        asdict(row) | {"user_agent": row.headers.get("user-agent")}
+        for row in await tx.fetch_all(Rejection, "ingest.rejected", count=count)
+    ]
 
 
 async def messages(tx: Tx, count: int) -> list[Row]:

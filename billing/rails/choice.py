@@ -66,6 +66,7 @@ class Situation:
     now: int
     billing_now: int
     nwc_retry_after_s: tuple[int, ...] = NWC_RETRY_AFTER_S
+    customer_gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,9 @@ def choose(s: Situation) -> Step:
     if s.unknown_cards:
         # Nothing of ours is under way, so it can take the one live place there is.
         return AdoptCard(s.unknown_cards[0])
+    if s.customer_gone:
+        # Nothing more is asked of whom the operator has let go (billing.customer_events).
+        return Finished("its customer was deleted") if s.view.status == "draft" else _void(s)
     if _is_cards_alone(s):
         return Finished("stays with Stripe: the tenant pays by card only")
     if s.view.status == "draft":

@@ -93,9 +93,19 @@ async def post_credited(unit: Unit, money: Settlement) -> None:
     await post(unit, ledger.money_credited(money))
 
 
-async def post_owed(unit: Unit, money: Settlement) -> None:
-    """It is owed to somebody without a customer."""
-    await post(unit, ledger.money_owed(money))
+async def post_owed(unit: Unit, money: Settlement, amount_minor: int) -> None:
+    """It, or what an invoice left of it, is owed to somebody without a customer."""
+    await post(unit, ledger.money_owed(money, amount_minor))
+
+
+async def post_customer_gone(unit: Unit, tenant: str, customer_id: str) -> dict[str, int]:
+    """Its customer was deleted; returns the credit that is now a liability, by currency."""
+    owed: dict[str, int] = {}
+    for row in await unit.tx.fetch_all(Sum, "ledger.credit_of", tenant=tenant):
+        await post(unit, ledger.customer_gone(customer_id, tenant, row.unit, row.amount))
+        if row.amount < 0:
+            owed[row.unit] = -row.amount
+    return owed
 
 
 async def post_credit(

@@ -25,6 +25,22 @@ async def adopt_customer(tx: Tx, pubkey: str, customer_id: str) -> Tenant | None
     return found if found is not None and found.customer_id == customer_id else None
 
 
+async def forget_customer(tx: Tx, pubkey: str, customer_id: str) -> bool:
+    """The customer was deleted at Stripe, and its subscription with it; compare-and-set."""
+    return (
+        await tx.execute("tenants.forget_customer", pubkey=pubkey, customer_id=customer_id) == 1
+        and await tx.execute(
+            "leases.set_cursor", name=f"customer_deleted:{customer_id}", value=pubkey
+        )
+        == 1
+    )
+
+
+async def is_customer_gone(tx: Tx, customer_id: str) -> bool:
+    """It was deleted, as we were told."""
+    return await tx.scalar("leases.cursor", name=f"customer_deleted:{customer_id}") is not None
+
+
 async def want_sync(tx: Tx, pubkey: str, *, due_at: int, fresh: bool = True) -> None:
     """Have the subscription compared with the relays; `fresh` forgets earlier failures."""
     await tx.execute("tenants.want_sync", pubkey=pubkey, due_at=due_at, fresh=int(fresh))

@@ -1,4 +1,4 @@
-"""`purser tenants|relays|invoices|events|messages` and `show`: what the accounts say."""
+"""`purser tenants|relays|invoices|messages` and `show`: what the accounts say."""
 
 from __future__ import annotations
 
@@ -93,12 +93,16 @@ def payments(
     )
 
 
-def events(
-    config: ConfigOption = None, limit: LimitOption = 50, as_json: JsonOption = False
-) -> None:
+def events(config: ConfigOption, limit: int, as_json: bool, *, failed: bool) -> None:
     """Stripe's events as received, newest first, and whether they are handled."""
     columns = ("event_id", "type", "object_id", "state", "attempts", "error", "received_at")
-    _table(load(config), columns, lambda tx: queries.events(tx, limit), as_json)
+    _table(load(config), columns, lambda tx: queries.events(tx, limit, failed=failed), as_json)
+
+
+def rejected(config: ConfigOption, limit: int, as_json: bool) -> None:
+    """Deliveries that were not believed, newest first."""
+    columns = ("at", "reason", "remote", "body_bytes", "user_agent", "headers")
+    _table(load(config), columns, lambda tx: queries.rejected(tx, limit), as_json)
 
 
 def messages(
@@ -139,7 +143,7 @@ def refunds(
     )
 
 
-COMMANDS: Final = (tenants, relays, invoices, refunds, events, messages)
+COMMANDS: Final = (tenants, relays, invoices, refunds, messages)
 
 
 def show(

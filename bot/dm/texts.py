@@ -306,6 +306,20 @@ TEXTS: Final[Mapping[str, Text]] = {
     "refunded": texts_refunds.refunded,
     "credit_given": texts_refunds.credit_given,
     "money_back": texts_refunds.money_back,
+    "trial_ends": lambda f: (
+        f"The free time of your relays ends on {date(f['ends_at'])}; from then on they are "
+        "billed. So that they can be paid by themselves: wallet <nwc uri>. Nothing is owed yet."
+    ),
+    "account_closed": lambda f: (
+        "The operator has closed your account at the payment provider. Relays run until the end "
+        "of what is paid, and nothing more is asked of you."
+        + (
+            f" Your credit of {f['credit']} is kept; ask the operator for it."
+            if f["credit"]
+            else ""
+        )
+        + " To order again: plans"
+    ),
     "no_tenant": lambda f: "You have no relays yet. Say plans to see what there is.",
     "status": _status,
     "operator_alarm": lambda f: f"Purser needs you: {f['what']}",

@@ -63,7 +63,7 @@ def everything_said() -> dict[str, list[dict[str, object]]]:
 
 async def _play() -> dict[str, list[dict[str, object]]]:
     found: dict[str, list[dict[str, object]]] = {}
-    for play in (_commands, _refusals, _late_money):
+    for play in (_commands, _refusals, _late_money, _stripe_side):
         engine = await open_engine(":memory:", driver="inline")
         await migrate(engine)
         world = World(engine)
@@ -153,6 +153,21 @@ async def _late_money(world: World) -> None:
     await world.settle_down()
     world.payee.settle(first.payment_hash)
     await world.pass_time(2 * 86400, step=7200)
+
+
+async def _stripe_side(world: World) -> None:
+    await world.connect_wallet()
+    await world.orders.new(await world.command("new"), "alice", "basic")
+    await world.pass_time(120, step=30)
+    books = world.stripe.books
+    (customer,), (sub,) = books.customers.values(), books.subscriptions.values()
+    sub.status = "trialing"
+    books.tell("customer.subscription.trial_will_end", sub)
+    await world.settle_down()
+    books.cancel(sub)
+    customer.deleted = True
+    books.tell("customer.deleted", customer)
+    await world.settle_down()
 
 
 def test_what_was_really_said_renders(everything_said: dict[str, list[dict[str, object]]]) -> None:

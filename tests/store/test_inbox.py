@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from billing.errors import ConfigurationWrong
 from billing.inbox import (
     MAX_BODY_BYTES,
-    REJECTION_KEEP_S,
     REJECTIONS_BURST,
     Accepted,
     Inbox,
     Reason,
     Rejected,
+    Rejection,
     parse_event,
 )
 from billing.ingest import InboxRow, Ingest, Overloaded, Stored, Submitted
@@ -107,6 +107,7 @@ def body_of(**changes: Any) -> bytes:
 
 
 async def test_a_genuine_delivery_is_stored_as_it_came(desk: Desk) -> None:
+    """C6, C16: stored once and acknowledged; nothing else happens in the request."""
     body = body_of(account="acct_1", livemode=True)
     assert await desk.send(body, sign(body)) == Accepted("evt_1", duplicate=False)
     assert await desk.send(body, sign(body)) == Accepted("evt_1", duplicate=True)
@@ -127,6 +128,7 @@ async def test_a_genuine_delivery_is_stored_as_it_came(desk: Desk) -> None:
 
 
 async def test_both_secrets_of_a_rotation_are_good(desk: Desk) -> None:
+    """Two signing secrets at a time: whichever Stripe signs with, or both in one header."""
     for number, secret in enumerate((SECRET, OLD_SECRET)):
         body = body_of(id=f"evt_{number}")
         assert isinstance(await desk.send(body, sign(body, secret=secret)), Accepted)
@@ -202,10 +204,34 @@ async def test_a_flood_is_refused_and_only_sampled(desk: Desk) -> None:
     assert len(await desk.noted()) == REJECTIONS_BURST + 10
 
 
+async def test_v3_an_oversize_delivery_leaves_a_trace_without_its_body(desk: Desk) -> None:
+    """V3: who sent how much, when and with what agent; nothing of the body, no credentials."""
+    size = MAX_BODY_BYTES + 1
+    body = b"s3cret" * (size // 6 + 1)
+    sent = {"user-agent": "curl/8", "content-length": "99999999", "cookie": "session=1"}
+    assert await desk.send(body[:size], None, **sent) == Rejected(Reason.TOO_LARGE)
+    async with desk.engine.transaction() as tx:
+        (trace,) = await tx.fetch_all(Rejection, "ingest.rejected", count=10)
+    assert (trace.at, trace.reason, trace.remote) == (NOW, "too_large", "192.0.2.7")
+    assert trace.body_bytes == size
+    assert trace.headers == {
+        "user-agent": "curl/8",
+        "content-type": "application/json",
+        "content-length": "99999999",
+    }
+
+
 async def test_what_was_noted_is_kept_for_a_short_time(desk: Desk) -> None:
+    """In batches, by `billing.retention`; V4: the same statement on both engines."""
+    for _ in range(3):
+        await desk.send(b"{}", None)
+    desk.clock.time += 60
     await desk.send(b"{}", None)
-    desk.clock.time += REJECTION_KEEP_S + 1
-    await desk.send(b"{}", None)
+    async with desk.engine.transaction() as tx:
+        pruned = [
+            await tx.execute("ingest.prune_rejections", before=NOW + 1, count=2) for _ in range(3)
+        ]
+    assert pruned == [2, 1, 0]
     assert [noted.at for noted in await desk.noted()] == [desk.clock.time]
 
 

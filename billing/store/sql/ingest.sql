@@ -16,5 +16,12 @@ INSERT INTO rejected_deliveries (at, reason, remote, headers, body_bytes)
 VALUES (:at, :reason, :remote, :headers, :body_bytes);
 
 -- name: prune_rejections
--- Rejected deliveries are kept for a short time only.
-DELETE FROM rejected_deliveries WHERE at < :before;
+-- Rejected deliveries are kept for a short time only, and deleted a batch at a time.
+DELETE FROM rejected_deliveries WHERE seq IN (
+    SELECT seq FROM rejected_deliveries WHERE at < :before ORDER BY at LIMIT :count
+);
+
+-- name: rejected
+-- Deliveries that were not believed, the newest first.
+SELECT seq, at, reason, remote, headers, body_bytes FROM rejected_deliveries
+ORDER BY seq DESC LIMIT :count;

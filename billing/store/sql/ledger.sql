@@ -62,3 +62,11 @@ WHERE state = 'done' AND NOT EXISTS (
     SELECT 1 FROM ledger
     WHERE entry = 'refund:' || refunds.id OR entry = 'credit:' || refunds.operation_id
 ) ORDER BY created_at, id
+
+-- name: credit_of
+-- A tenant's customer balance by currency, in the books' sign: below zero it is the tenant's.
+SELECT unit AS subject, 'credit' AS account, unit, 'debit' AS side,
+    SUM(CASE WHEN debit = 'credit' THEN amount ELSE -amount END) AS amount
+FROM ledger WHERE tenant = :tenant AND (debit = 'credit' OR credit = 'credit')
+GROUP BY unit
+HAVING SUM(CASE WHEN debit = 'credit' THEN amount ELSE -amount END) <> 0

@@ -54,6 +54,12 @@ WHERE pubkey = :pubkey
 -- The Stripe customer, once.
 UPDATE tenants SET customer_id = :customer_id WHERE pubkey = :pubkey AND customer_id IS NULL
 
+-- name: forget_customer
+-- The customer was deleted at Stripe; its subscription ended with it.
+UPDATE tenants
+SET customer_id = NULL, subscription_id = NULL, subscription_status = 'canceled', period_end = NULL
+WHERE pubkey = :pubkey AND customer_id = :customer_id
+
 -- name: set_subscription
 -- The subscription as last seen; compares ids, so that a late event of an old one changes nothing.
 UPDATE tenants

@@ -22,6 +22,10 @@ CREATE INDEX hosted_relays_tenant ON hosted_relays (tenant);
 
 CREATE INDEX inbox_events_due ON inbox_events (next_try_at) WHERE next_try_at IS NOT NULL;
 
+CREATE INDEX inbox_events_failed ON inbox_events (received_at) WHERE state = 'failed';
+
+CREATE INDEX inbox_events_handled ON inbox_events (handled_at) WHERE handled_at IS NOT NULL;
+
 CREATE INDEX invoices_collect_due ON invoices (collect_due_at) WHERE collect_due_at IS NOT NULL;
 
 CREATE INDEX invoices_retry_due ON invoices (nwc_retry_at) WHERE nwc_retry_at IS NOT NULL;
@@ -58,6 +62,8 @@ CREATE UNIQUE INDEX refunds_one_live_credit ON refunds (tenant)
     WHERE state IN ('pending', 'in_flight') AND invoice_id IS NULL;
 
 CREATE INDEX refunds_tenant ON refunds (tenant);
+
+CREATE INDEX rejected_deliveries_at ON rejected_deliveries (at);
 
 CREATE INDEX settlements_due ON settlements (next_try_at) WHERE next_try_at IS NOT NULL;
 

@@ -191,7 +191,7 @@ def test_money_in_hand_is_all_placed(value: int, taken: int, credit: int) -> Non
     assert held.get(Account.UNPLACED, "usd") == value
     assert held.get(Account.OUT_OF_BAND, "usd") == -taken
     assert held.get(Account.CREDIT, "usd") == -credit
-    owed = ledger.money_owed(settlement(value))
+    owed = ledger.money_owed(settlement(value), value)
     check_entry(owed)
     assert applied([owed]).get(Account.LIABILITY, "usd") == -value
 
