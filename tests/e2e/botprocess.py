@@ -55,6 +55,8 @@ class BotProcess:
     def __init__(self, config: Path, log_path: Path) -> None:
         self.config = config
         self.log_path = log_path
+        self.module = "bot"
+        self.kill_at = config.with_name("kill_at.place")
         self._process: subprocess.Popen[bytes] | None = None
         self._since = 0
 
@@ -110,10 +112,10 @@ class BotProcess:
         assert self._process is None or self._process.poll() is not None, "it runs already"
         self._since = self.log_path.stat().st_size if self.log_path.exists() else 0
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PURSER_")}
-        environment |= {"PYTHONPATH": str(ROOT)}
+        environment |= {"PYTHONPATH": str(ROOT), "KILL_AT": str(self.kill_at)}
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "bot", "run", "--config", str(self.config)],
+                [sys.executable, "-m", self.module, "run", "--config", str(self.config)],
                 cwd=self.config.parent,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -137,6 +139,20 @@ class BotProcess:
         """SIGKILL, at once."""
         os.kill(self.pid, signal.SIGKILL)
         assert await self.ended() == -signal.SIGKILL
+
+    def die_at(self, place: str) -> None:
+        """It will kill itself when it next passes there; see `fault_points`."""
+        named = self.kill_at.with_suffix(".new")
+        named.write_text(place, encoding="utf-8")
+        named.rename(self.kill_at)
+
+    async def died_at(self, place: str, timeout_s: float = WAIT_S) -> None:
+        """Wait until it has."""
+        await eventually(lambda: self.exit_code is not None, f"it dies {place}", timeout_s)
+        assert self.exit_code == -signal.SIGKILL
+        struck = self.kill_at.with_suffix(".struck")
+        assert struck.read_text(encoding="utf-8") == place
+        struck.unlink()
 
     async def cleanup(self) -> None:
         """Whatever state it is in, afterwards it is gone."""
