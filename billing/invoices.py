@@ -39,6 +39,9 @@ async def refresh(unit: Unit, tenant: str, view: InvoiceView) -> Invoice:
             was=before.status,
             remaining_minor=invoice.amount_remaining_minor,
         )
+        if invoice.status in ("void", "deleted"):
+            # What waits for its payment needs another invoice to carry it (M12).
+            await tenants.want_sync(unit.tx, tenant, due_at=unit.now)
     if invoice.status == "paid" and invoice.paid_at is None:
         await _on_paid(unit, invoice, view)
         invoice = await invoices.get(unit.tx, view.id) or invoice
