@@ -12,6 +12,7 @@ from billing.errors import StripeMissing
 from billing.handling import Answer, Ignored, NotYet
 from billing.model import HostedRelay, InboxEvent, RelayState, Tenant
 from billing.ports import StripeGateway
+from billing.standing import owed_for
 from billing.store import invoices, tenants
 from billing.subscription_changes import store_subscription
 from billing.unit import Runtime, Unit
@@ -117,6 +118,8 @@ class Handlers:
                 continue
             if relay.stop_requested_at is not None:
                 continue
+            if await _leave_to_dunning(unit, relay):
+                continue
             stops_at = await _paid_until(unit, relay, view)
             if stops_at is None:
                 continue
@@ -150,6 +153,19 @@ async def _tell_of_trial(unit: Unit, tenant: Tenant, view: SubscriptionView) -> 
             "trial_ends",
             ends_at=view.period_end,
         )
+
+
+async def _leave_to_dunning(unit: Unit, relay: HostedRelay) -> bool:
+    """Cancelled over an unpaid renewal, as a Dashboard setting does after the last retry: the relay
+    is limited, stopped and ended by its timeline, and paying still brings it back. It is not
+    renewed: its next order is the tenant's own (C9)."""
+    if relay.activated_at is None or not await owed_for(unit, relay, besides=""):
+        return False
+    await unit.tx.execute("relays.request_stop", id=relay.id, now=unit.now, stops_at=None)
+    await unit.record(
+        "relay.stop_requested", tenant=relay.tenant, subject=relay.id, because="canceled unpaid"
+    )
+    return True
 
 
 async def _paid_until(unit: Unit, relay: HostedRelay, view: SubscriptionView) -> int | None:

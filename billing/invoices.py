@@ -9,16 +9,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from billing.dunning import Policy
 from billing.model import AttemptState, HostedRelay, Invoice, Rail, RelayState
 from billing.receipts import receipt
-from billing.store import invoices, ledger, payments, tenants
+from billing.standing import restore
+from billing.store import dunning, invoices, ledger, payments, tenants
 from billing.unit import Unit
 from billing.views import InvoiceView
 
 PAID_BY_KEY: Final = "purser_paid_by"
 """Invoice metadata: the payment hash with which we marked it paid."""
 _FINAL: Final = ("paid", "void", "deleted")
-_PAYING_ENDS: Final = (RelayState.PENDING_PAYMENT, RelayState.LIMITED, RelayState.STOPPED)
+_STRICT: Final = Policy(restore="all")
+"""What comes back in the transaction of a payment; a milder policy's rest follows from dunning."""
 
 
 async def refresh(unit: Unit, tenant: str, view: InvoiceView) -> Invoice:
@@ -78,11 +81,27 @@ async def carry(unit: Unit, invoice: Invoice, relay_ids: list[str]) -> None:
 
 
 async def is_orphaned(unit: Unit, invoice_id: str) -> bool:
-    """It carries relays, and every one of them ended without ever coming up."""
+    """It carries relays, and every one of them ended without ever coming up, or it was dunned to
+    the end: nothing is owed on it any more."""
     carried = await invoices.relays_of(unit.tx, invoice_id)
-    return bool(carried) and all(
-        relay.state is RelayState.ENDED and relay.activated_at is None for relay in carried
-    )
+    is_over = bool(carried) and all(relay.state is RelayState.ENDED for relay in carried)
+    if is_over and await dunning.has_ended(unit.tx, invoice_id):
+        return True
+    return is_over and all(relay.activated_at is None for relay in carried)
+
+
+async def date_stops(unit: Unit, invoice_id: str, until: int) -> None:
+    """Its relays that are not renewed and have no date yet, since their subscription was cancelled
+    over this invoice, run until then."""
+    for relay in await invoices.relays_of(unit.tx, invoice_id):
+        if await unit.tx.execute("relays.date_stop", id=relay.id, stops_at=until):
+            await unit.say(
+                f"relay:{relay.id}:not_renewed:{until}",
+                relay.tenant,
+                "stopping",
+                name=relay.name,
+                stops_at=until,
+            )
 
 
 async def _on_paid(unit: Unit, invoice: Invoice, view: InvoiceView) -> None:
@@ -90,6 +109,8 @@ async def _on_paid(unit: Unit, invoice: Invoice, view: InvoiceView) -> None:
     await unit.tx.execute("invoices.set_paid", id=invoice.id, now=unit.now, paid_by=paid_by)
     await unit.record("invoice.settled", tenant=invoice.tenant, subject=invoice.id, paid_by=paid_by)
     brought = await _bring_up(unit, invoice)
+    if view.covers_until is not None:
+        await date_stops(unit, invoice.id, view.covers_until)
     await tenants.want_sync(unit.tx, invoice.tenant, due_at=unit.now)
     if invoice.total_minor > 0:
         carried = await invoices.relays_of(unit.tx, invoice.id)
@@ -124,12 +145,12 @@ async def _paid_by(unit: Unit, invoice: Invoice, view: InvoiceView) -> str:
 async def _bring_up(unit: Unit, invoice: Invoice) -> list[HostedRelay]:
     """Relays of this invoice that waited for it, that non-payment took, or whose order ran out
     before we heard that it was paid."""
-    brought: list[HostedRelay] = []
+    brought: list[HostedRelay] = await restore(unit, invoice.id, _STRICT)
     for relay in await invoices.relays_of(unit.tx, invoice.id):
         if await _ran_out_unheard(unit, relay):
             await tenants.move_relay(unit.tx, relay, RelayState.PENDING_PAYMENT, now=unit.now)
             relay = replace(relay, state=RelayState.PENDING_PAYMENT)
-        if relay.state not in _PAYING_ENDS:
+        if relay.state is not RelayState.PENDING_PAYMENT:
             continue
         if await tenants.move_relay(unit.tx, relay, RelayState.ACTIVE, now=unit.now):
             brought.append(relay)

@@ -40,6 +40,8 @@ REBUILD_S: Final = 30.0
 RATES_S: Final = 15.0
 PREFLIGHT_S: Final = 60.0
 """A few wallets a minute: a month's turn is spread over the days before it."""
+DUNNING_S: Final = 30.0
+"""Steps are days apart; payments and delivered messages wake it."""
 READINGS_S: Final = 15.0
 RESEAL_S: Final = 5.0
 """Until everything is sealed with the first vault key; then it looks at nothing any more."""
@@ -165,6 +167,7 @@ class App:
             self._gated("relays", parts.workers.keeper, QUICK_S),
             self._worker("outbox", parts.workers.outbox, QUICK_S),
             self._gated("refunds", parts.workers.refunds, QUICK_S),
+            self._gated("dunning", parts.workers.dunner, DUNNING_S),
             *self._preflight(),
             self._worker("rates", parts.workers.rate_watch, RATES_S, wakes=False),
             self._worker("prober", parts.workers.prober, QUICK_S),

@@ -12,6 +12,10 @@ from billing.accounts import Accounts
 from billing.collection import Collector
 from billing.connections import ConnectionBook, Prober, WalletCommands
 from billing.desk import Desk, Policy
+from billing.dunning_clock import Heartbeat
+from billing.dunning_end import SubscriptionEnder
+from billing.dunning_evidence import Investigator
+from billing.dunning_worker import Dunner
 from billing.events import EventWorker
 from billing.handlers import Handlers
 from billing.inbox import Inbox
@@ -24,6 +28,7 @@ from billing.payer_replies import Witness
 from billing.plans import Catalogue
 from billing.ports import HostedRelays
 from billing.preflight import Preflight
+from billing.promises import Promises
 from billing.rails.card import CardRail
 from billing.rails.issue import Issuer
 from billing.rails.manual import ManualRail
@@ -116,6 +121,7 @@ class Workers:
     sweeper: Sweeper
     refunds: RefundWorker
     preflight: Preflight
+    dunner: Dunner
     rate_watch: RateWatch
     resealer: Resealer
     retention: Retention
@@ -230,7 +236,11 @@ def _build_intake(core: Core) -> Intake:
     ingest = Ingest(core.engine, wake=rt.wakeups.changed)
     desk = Desk(rt, _policy(config))
     services = Services(
-        desk, Orders(desk, core.catalogue), Accounts(desk), WalletCommands(desk, core.book)
+        desk,
+        Orders(desk, core.catalogue),
+        Accounts(desk),
+        WalletCommands(desk, core.book),
+        Promises(desk, config.dunning_policy()),
     )
     inbox = Inbox(
         clock=core.clock,
@@ -286,11 +296,24 @@ def _build_workers(core: Core) -> Workers:
         preflight=Preflight(
             rt, stripe, core.wallets, core.rates, core.catalogue, config.payee.network
         ),
+        dunner=_build_dunner(core),
         refunds=RefundWorker(
             rt,
             stripe,
             LightningRefunds(rt, core.wallets, core.wallets, RefundMemory(rt, stripe)),
         ),
+    )
+
+
+def _build_dunner(core: Core) -> Dunner:
+    rt, stripe, currency = core.rt, core.stripe, _currency(core)
+    return Dunner(
+        rt,
+        Heartbeat(rt, stripe, core.wallets, core.rates, currency),
+        Investigator(rt, stripe, core.wallets, currency),
+        SubscriptionEnder(rt, stripe, core.catalogue),
+        core.rates,
+        core.config.dunning_policy(),
     )
 
 

@@ -10,8 +10,10 @@ from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
+from billing.dunning import Policy
 from billing.plans import Catalogue
 from billing.rates import Bounds, RateRules
+from bot.config_dunning import DunningSection, dunning_policy
 from bot.config_input import (
     Problem,
     fill_secrets,
@@ -21,7 +23,6 @@ from bot.config_input import (
 from bot.config_keys import Section
 from bot.config_money import (
     CollectionSection,
-    DunningSection,
     PayeeSection,
     PlanSection,
     RatesSection,
@@ -131,6 +132,10 @@ class Config(Section):
         return Catalogue(
             build_plan(plan_id, plan, self.stripe.currency) for plan_id, plan in self.plans.items()
         )
+
+    def dunning_policy(self) -> Policy:
+        """What happens to an invoice that is not paid, and when."""
+        return dunning_policy(self.dunning)
 
     def rate_rules(self) -> RateRules:
         """The limits of a believable rate."""

@@ -1,17 +1,16 @@
-"""The sections of the configuration that describe money: Stripe, wallets, rates, plans, dunning."""
+"""The sections of the configuration that describe money: Stripe, wallets, rates, plans."""
 
 from __future__ import annotations
 
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import BeforeValidator, SecretStr
 
 from bot.config_keys import Secrets, Section, Strings, setting, split_commas
 
 RateSourceName = Literal["coinbase", "kraken", "bitstamp", "coingecko", "bitfinex"]
 RailName = Literal["nwc", "card", "manual"]
-DunningAction = Literal["notice", "due", "remind", "limit", "stop", "end"]
 
 
 class StripeSection(Section):
@@ -157,35 +156,6 @@ class RatesSection(Section):
         None,
         example="http://127.0.0.1:9000",
         pattern=r"^https?://[^/\s]+$",
-    )
-
-
-class DunningStep(Section):
-    """One step of the timeline."""
-
-    day: int = Field(description="Days after the invoice was due; negative is before.", ge=-60)
-    action: DunningAction = Field(description="What the step does.")
-
-
-class DunningSection(Section):
-    """[dunning]: what happens to an invoice that is not paid, and when."""
-
-    steps: list[DunningStep] = setting(
-        "Steps in the order of their days; action is notice, due, remind, limit, stop or end.",
-        [
-            {"day": -7, "action": "notice"},
-            {"day": 0, "action": "due"},
-            {"day": 1, "action": "remind"},
-            {"day": 3, "action": "remind"},
-            {"day": 7, "action": "limit"},
-            {"day": 10, "action": "stop"},
-            {"day": 30, "action": "end"},
-        ],
-        min_length=1,
-    )
-    retry_nwc_days: Annotated[list[int], BeforeValidator(split_commas)] = setting(
-        "Days after an invoice was made on which a wallet that did not pay it is tried again.",
-        [1, 3],
     )
 
 

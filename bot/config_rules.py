@@ -11,10 +11,10 @@ from typing import Any, TypeAlias
 from billing.errors import ConfigurationWrong
 from billing.money import from_decimal
 from billing.plans import Plan
+from bot.config_dunning import DunningSection, zone_of
 from bot.config_input import Problem
 from bot.config_money import (
     CollectionSection,
-    DunningSection,
     PayeeSection,
     PlanSection,
     RatesSection,
@@ -231,6 +231,10 @@ def _dunning(dunning: DunningSection) -> Found:
             yield "dunning.steps", f"{after.action} can not follow {before.action}"
     if [step.day for step in dunning.steps if step.action == "due"] != [0]:
         yield "dunning.steps", 'needs exactly one { day = 0, action = "due" }'
+    try:
+        zone_of(dunning.quiet_zone)
+    except ValueError as error:
+        yield "dunning.quiet_zone", f'{error}; write "Europe/Berlin" or "+01:00"'
     days = dunning.retry_nwc_days
     if days != sorted(set(days)) or any(day < 1 for day in days):
         yield "dunning.retry_nwc_days", "must be whole days from 1 on, ascending, each once"

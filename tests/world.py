@@ -13,6 +13,12 @@ from billing.accounts import Accounts
 from billing.collection import Collector
 from billing.connections import ConnectionBook, Prober, WalletCommands
 from billing.desk import Command, Desk, Policy
+from billing.dunning import Policy as Timeline
+from billing.dunning_clock import Heartbeat
+from billing.dunning_end import SubscriptionEnder
+from billing.dunning_evidence import Investigator
+from billing.dunning_worker import Dunner
+from billing.errors import NoQuote
 from billing.events import EventWorker
 from billing.handlers import Handlers
 from billing.inbox import parse_event
@@ -36,6 +42,7 @@ from billing.payer_replies import Witness
 from billing.plans import Catalogue, Plan
 from billing.ports import RelayAnswer
 from billing.preflight import Preflight
+from billing.promises import Promises
 from billing.rails.card import CardRail
 from billing.rails.issue import Issuer
 from billing.rails.manual import ManualRail
@@ -160,7 +167,9 @@ class StubPayee:
             preimage=invoice.preimage,
         )
 
-    async def get_info(self) -> WalletInfo:
+    async def get_info(self) -> WalletInfo | Unreachable:
+        if self.down:
+            return Unreachable("silent")
         return WalletInfo(methods=frozenset({"make_invoice", "lookup_invoice", "get_info"}))
 
     async def list_incoming(self, since: int) -> WalletError:
@@ -255,8 +264,11 @@ class StubQuoter:
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
+        self.down = False
 
     async def quote(self, currency: str) -> Rate:
+        if self.down:
+            raise NoQuote(currency, "the sources are away")
         return Rate(currency, PRICE, ("one", "two"), self.clock.now())
 
 
@@ -290,6 +302,10 @@ class World:
         self.payee_kind = payee_kind
         self.network: str | None = None
         self.commands = 0
+        self.timeline = Timeline()
+        self.away_after_s = 86_400
+        """Tests take long steps: only a longer one counts as time in which the bot was away."""
+        self.quoter = StubQuoter(self.clock)
         self.catalogue = Catalogue(
             [
                 Plan("basic", "Basic", 400, "usd"),
@@ -333,12 +349,24 @@ class World:
         self.desk = Desk(rt, Policy(None))
         self.orders = Orders(self.desk, self.catalogue)
         self.accounts = Accounts(self.desk)
+        self.promises = Promises(self.desk, self.timeline)
         vault = Vault(KeyRing((Key("k1", bytes(32)),)), self.ids)
         self.book = ConnectionBook(rt, vault, allow_private=True)
         self.wallet_commands = WalletCommands(self.desk, self.book)
         self.prober = Prober(rt, wallets, wallets, self.network)
         self.preflight = Preflight(
             rt, self.stripe, wallets, StubQuoter(self.clock), self.catalogue, self.network
+        )
+        self.heartbeat = Heartbeat(
+            rt, self.stripe, wallets, self.quoter, "usd", away_after_s=self.away_after_s
+        )
+        self.dunner = Dunner(
+            rt,
+            self.heartbeat,
+            Investigator(rt, self.stripe, self, "usd"),
+            SubscriptionEnder(rt, self.stripe, self.catalogue),
+            self.quoter,
+            self.timeline,
         )
         self.rebuilder = Rebuilder(rt, self.stripe, self.resolver, Sweeper(rt, wallets))
         self.reconciler = Reconciler(rt, self.stripe, self.catalogue)
@@ -361,6 +389,8 @@ class World:
             self.commands + 1_000,
         )
         world.refund_wallets = self.refund_wallets
+        world.timeline, world.quoter = self.timeline, self.quoter
+        world.away_after_s = self.away_after_s
         world.stripe.before = world.stripe.after = lambda name, arguments: None
         world.payer, world.payer.witness = self.payer, world.witness
         world._build()
@@ -453,6 +483,7 @@ class World:
                 self.placer,
                 self.refunds,
                 self.keeper,
+                self.dunner,
                 self.outbox,
             ):
                 worked += await worker.run_once(now)

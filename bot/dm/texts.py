@@ -12,7 +12,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Final
 
 from billing.money import exponent, format_fiat, format_sats
-from bot.dm import texts_refunds, texts_wallets
+from bot.dm import texts_dunning, texts_refunds, texts_wallets
 from bot.dm.wording import Facts, Text, amount, date, names
 
 MAX_BYTES: Final = 8000
@@ -320,6 +320,7 @@ TEXTS: Final[Mapping[str, Text]] = {
         )
         + " To order again: plans"
     ),
+    **texts_dunning.TEXTS,
     "no_tenant": lambda f: "You have no relays yet. Say plans to see what there is.",
     "status": _status,
     "operator_alarm": lambda f: f"Purser needs you: {f['what']}",

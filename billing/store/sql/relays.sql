@@ -73,6 +73,12 @@ UPDATE hosted_relays SET stops_at = :stops_at
 WHERE tenant = :tenant AND stop_requested_at IS NOT NULL AND stops_at IS NULL
     AND state IN ('active', 'limited', 'stopped')
 
+-- name: date_stop
+-- One that is not renewed and has no date yet runs until then.
+UPDATE hosted_relays SET stops_at = :stops_at
+WHERE id = :id AND stop_requested_at IS NOT NULL AND stops_at IS NULL
+    AND state IN ('active', 'limited', 'stopped')
+
 -- name: stops_due
 -- Relays whose paid time has run out after a stop was asked for (billing time).
 SELECT * FROM hosted_relays WHERE stops_at <= :billing_now AND state <> 'ended' ORDER BY id

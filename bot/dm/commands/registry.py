@@ -11,6 +11,7 @@ from billing.accounts import Accounts
 from billing.connections import WalletCommands
 from billing.desk import Command, Desk
 from billing.orders import Orders
+from billing.promises import Promises
 
 MAX_COMMAND_CHARS: Final = 2000
 """The longest useful command is a wallet URI with three relays."""
@@ -24,6 +25,7 @@ class Services:
     orders: Orders
     accounts: Accounts
     wallets: WalletCommands
+    promises: Promises
 
 
 Run: TypeAlias = Callable[[Services, Command, list[str]], Awaitable[None]]
@@ -82,6 +84,10 @@ async def _pay(s: Services, command: Command, words: list[str]) -> None:
     await s.accounts.pay(command)
 
 
+async def _promise(s: Services, command: Command, words: list[str]) -> None:
+    await s.promises.promise(command, words[0])
+
+
 async def _status(s: Services, command: Command, words: list[str]) -> None:
     await s.accounts.status(command)
 
@@ -96,6 +102,7 @@ ENTRIES: Final = (
     Entry("wallet off", "wallet off", "stop paying from it", _wallet),
     Entry("invoices", "invoices", "what was billed and what is open", _invoices),
     Entry("pay", "pay", "an invoice to pay by hand now", _pay),
+    Entry("promise", "promise <days>", "ask for time to pay, once an invoice", _promise, 1, 2),
     Entry("status", "status", "everything at a glance", _status),
 )
 """To add a command: one function and one row here (docs/extending.md)."""

@@ -1,3 +1,5 @@
+CREATE INDEX activity_kind ON activity (kind, at);
+
 CREATE INDEX activity_subject ON activity (subject);
 
 CREATE INDEX activity_tenant ON activity (tenant);
@@ -14,6 +16,13 @@ CREATE INDEX connections_probe_due ON connections (probe_due_at) WHERE probe_due
 
 CREATE INDEX dm_inbox_open ON dm_inbox (received_at) WHERE handled_at IS NULL;
 
+CREATE INDEX dunning_windows_ending ON dunning_windows (invoice_id)
+    WHERE end_subscription_id IS NOT NULL;
+
+CREATE INDEX dunning_windows_open ON dunning_windows (next_look_at) WHERE closed_at IS NULL;
+
+CREATE INDEX dunning_windows_tenant ON dunning_windows (tenant) WHERE closed_at IS NULL;
+
 CREATE UNIQUE INDEX hosted_relays_name ON hosted_relays (name) WHERE state <> 'ended';
 
 CREATE INDEX hosted_relays_sync_due ON hosted_relays (sync_due_at) WHERE sync_due_at IS NOT NULL;
@@ -27,6 +36,8 @@ CREATE INDEX inbox_events_failed ON inbox_events (received_at) WHERE state = 'fa
 CREATE INDEX inbox_events_handled ON inbox_events (handled_at) WHERE handled_at IS NOT NULL;
 
 CREATE INDEX invoices_collect_due ON invoices (collect_due_at) WHERE collect_due_at IS NOT NULL;
+
+CREATE INDEX invoices_owed ON invoices (created_at) WHERE status IN ('open', 'uncollectible');
 
 CREATE INDEX invoices_retry_due ON invoices (nwc_retry_at) WHERE nwc_retry_at IS NOT NULL;
 
@@ -132,6 +143,41 @@ CREATE TABLE dm_inbox (
     received_at INTEGER NOT NULL,
     handled_at INTEGER,
     outcome TEXT
+) STRICT;
+
+CREATE TABLE dunning_clock (
+    id TEXT PRIMARY KEY CHECK (id = 'clock'),
+    elapsed_s INTEGER NOT NULL,
+    beat_at INTEGER,
+    beat_billing_at INTEGER,
+    down TEXT NOT NULL DEFAULT '',
+    down_since INTEGER,
+    paused_at INTEGER,
+    paused_why TEXT,
+    count_from INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE TABLE dunning_windows (
+    invoice_id TEXT PRIMARY KEY REFERENCES invoices (id),
+    tenant TEXT NOT NULL REFERENCES tenants (pubkey),
+    due_at INTEGER NOT NULL,
+    opened_at INTEGER NOT NULL,
+    day INTEGER,
+    message_key TEXT,
+    taken_at INTEGER,
+    told_at INTEGER,
+    told_clock INTEGER,
+    extra_s INTEGER NOT NULL DEFAULT 0,
+    pause_clock INTEGER,
+    pause_s INTEGER NOT NULL DEFAULT 0,
+    promised_at INTEGER,
+    waits_for TEXT,
+    waits_since INTEGER,
+    next_look_at INTEGER,
+    closed_at INTEGER,
+    outcome TEXT CHECK (outcome IN ('paid', 'void', 'gone', 'ended')),
+    end_subscription_id TEXT,
+    CHECK ((closed_at IS NULL) = (outcome IS NULL))
 ) STRICT;
 
 CREATE TABLE hosted_relays (
@@ -417,6 +463,11 @@ CREATE TABLE tenants (
     sync_attempts INTEGER NOT NULL DEFAULT 0,
     sync_wishes INTEGER NOT NULL DEFAULT 0
 ) STRICT;
+
+CREATE TRIGGER dunning_windows_guard BEFORE UPDATE ON dunning_windows
+WHEN OLD.closed_at IS NOT NULL AND (NEW.closed_at IS NULL OR NEW.outcome <> OLD.outcome)
+    OR NEW.day < OLD.day OR (OLD.day IS NOT NULL AND NEW.day IS NULL)
+BEGIN SELECT RAISE(ABORT, 'illegal change of a dunning window'); END;
 
 CREATE TRIGGER ledger_no_delete BEFORE DELETE ON ledger
 BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;

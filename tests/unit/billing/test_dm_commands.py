@@ -36,7 +36,9 @@ async def world() -> AsyncIterator[World]:
 async def say(world: World, text: str, *, legacy: bool = False) -> str:
     """The reply to one message, as it is read."""
     before = len(await world.messages())
-    services = Services(world.desk, world.orders, world.accounts, world.wallet_commands)
+    services = Services(
+        world.desk, world.orders, world.accounts, world.wallet_commands, world.promises
+    )
     command = await world.command(verb_of(text))
     await dispatch(services, replace(command, legacy=legacy), text)
     replies = (await world.messages())[before:]

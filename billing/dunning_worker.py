@@ -1,0 +1,322 @@
+"""Walks each unpaid invoice along its timeline, one step at a time, and back when it is paid.
+
+What is due is decided by `billing.dunning`; each step is taken only after the invoice was fetched
+again and our wallet was asked about every payment request of it (M13).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+import structlog
+
+from billing import invoices as effects
+from billing.dunning import (
+    TAKES,
+    Action,
+    Close,
+    DunningClock,
+    Evidence,
+    Policy,
+    Situation,
+    Step,
+    Take,
+    Verdict,
+    Wait,
+    Window,
+    decide,
+    objection,
+    plan_of,
+)
+from billing.dunning_clock import Heartbeat
+from billing.dunning_end import SubscriptionEnder, end
+from billing.dunning_evidence import Investigator, is_claimed, is_under_way, money_in_hand
+from billing.errors import PurserError
+from billing.model import HostedRelay, Invoice, RelayState
+from billing.money import fiat_to_msat
+from billing.parallel import by_group
+from billing.ports import Quoter
+from billing.standing import restore
+from billing.store import dunning, invoices, payments, tenants
+from billing.unit import Runtime, Unit
+
+log = structlog.stdlib.get_logger("purser")
+
+BATCH: Final = 20
+LOOK_S: Final = (60, 3600)
+"""An open window is looked at again within these bounds, whatever is expected (wire time)."""
+STUCK_AFTER_S: Final = 3 * 86_400
+"""A step that is due and cannot be taken for this long: operators are told."""
+_MOVES: Final = {
+    Action.LIMIT: ((RelayState.ACTIVE,), RelayState.LIMITED),
+    Action.STOP: ((RelayState.ACTIVE, RelayState.LIMITED), RelayState.STOPPED),
+}
+
+_KINDS: Final = {action: f"dunning_{action.value}" for action in Action}
+
+
+@dataclass(slots=True)
+class Dunner:
+    """`run_once`: looks at the clock, closes and opens windows, takes what is due."""
+
+    rt: Runtime
+    heartbeat: Heartbeat
+    investigator: Investigator
+    ender: SubscriptionEnder
+    quoter: Quoter
+    policy: Policy
+
+    async def run_once(self, now: int) -> int:
+        """Returns how many windows were changed or looked at; one's error is its own."""
+        clock, jumped = await self.heartbeat.look(now)
+        count = await self._keep(clock, jumped)
+        async with self.rt.unit() as unit:
+            due = await unit.tx.fetch_all(Window, "dunning.due", now=now, count=BATCH)
+        await by_group(due, lambda window: window.tenant, self._try)
+        return count + len(due) + await self.ender.run_once(now)
+
+    async def _keep(self, clock: DunningClock, jumped: bool) -> int:
+        """What needs nobody outside: windows that are over, new ones, messages that arrived."""
+        async with self.rt.unit() as unit:
+            if jumped:
+                await unit.tx.execute("dunning.look_now", now=unit.now)
+            over = await unit.tx.fetch_all(Window, "dunning.over")
+            for window in over:
+                invoice = await invoices.get(unit.tx, window.invoice_id)
+                assert invoice is not None
+                await self._close(unit, window, "paid" if invoice.status == "paid" else "void")
+            new = await unit.tx.fetch_all(Invoice, "dunning.to_open", count=BATCH)
+            for invoice in new:
+                opened = await dunning.open_window(
+                    unit.tx, invoice, now=unit.now, billing_now=unit.billing_now
+                )
+                if opened:
+                    await unit.record("dunning.opened", tenant=invoice.tenant, subject=invoice.id)
+            told = await unit.tx.fetch_all(Window, "dunning.delivered")
+            for window in told:
+                await unit.tx.execute(
+                    "dunning.told",
+                    invoice_id=window.invoice_id,
+                    billing_now=unit.billing_now,
+                    elapsed_s=clock.elapsed_s,
+                    now=unit.now,
+                )
+        return len(over) + len(new) + len(told)
+
+    async def _close(self, unit: Unit, window: Window, outcome: str) -> None:
+        if not await dunning.close(unit.tx, window.invoice_id, outcome, now=unit.now):
+            return
+        back = await restore(unit, window.invoice_id, self.policy)
+        await unit.record(
+            "dunning.closed",
+            tenant=window.tenant,
+            subject=window.invoice_id,
+            outcome=outcome,
+            brought_back=[relay.name for relay in back],
+        )
+        if outcome == "void":
+            await effects.date_stops(unit, window.invoice_id, unit.billing_now)
+        if outcome == "paid":
+            await self._tell_rest(unit, window)
+
+    async def _tell_rest(self, unit: Unit, window: Window) -> None:
+        """Paid, and something else is still owed: say what keeps a relay from coming back."""
+        rest = await dunning.open_of_tenant(unit.tx, window.tenant)
+        kept = [
+            relay.name
+            for relay in await invoices.relays_of(unit.tx, window.invoice_id)
+            if relay.state in (RelayState.LIMITED, RelayState.STOPPED)
+        ]
+        if not rest or not kept:
+            return
+        invoice = await invoices.get(unit.tx, rest[0].invoice_id)
+        if invoice is None or invoice.status not in ("open", "uncollectible"):
+            return
+        await unit.say(
+            f"invoice:{window.invoice_id}:dunning:rest",
+            window.tenant,
+            "dunning_rest",
+            relays=kept,
+            invoice=invoice.id,
+            amount_minor=invoice.amount_remaining_minor,
+            currency=invoice.currency,
+            count=len(rest),
+        )
+
+    # --- one window -------------------------------------------------------------------------------
+
+    async def _try(self, window: Window) -> None:
+        try:
+            await self._advance(window)
+        except PurserError as error:
+            log.warning("dunning.postponed", subject=window.invoice_id, error=error.what)
+            async with self.rt.unit() as unit:
+                await self._wait(unit, window, Wait(f"{error.subject} {error.what}"[:120]))
+
+    async def _advance(self, window: Window) -> None:
+        async with self.rt.unit() as unit:
+            verdict = await self._verdict(unit, window.invoice_id)
+            if not isinstance(verdict, Take):
+                await self._rest(unit, window, verdict)
+                return
+        evidence = await self.investigator.ask(window)
+        against = objection(evidence)
+        amount_msat = await self._sats(window, evidence)
+        async with self.rt.unit() as unit:
+            # Everything again: what happened while the world was asked counts.
+            verdict = await self._verdict(unit, window.invoice_id)
+            if isinstance(verdict, Take) and against is not None:
+                verdict = Wait(against)
+            if not isinstance(verdict, Take):
+                await self._rest(unit, window, verdict)
+                return
+            await self._take(unit, window.invoice_id, verdict.step, amount_msat)
+
+    async def _sats(self, window: Window, evidence: Evidence) -> int:
+        currency = self.investigator.currency_of(window)
+        rate = await self.quoter.quote(currency)
+        return fiat_to_msat(max(0, evidence.remaining_minor), currency, Decimal(rate.price))
+
+    async def _verdict(self, unit: Unit, invoice_id: str) -> Verdict:
+        window = await dunning.get(unit.tx, invoice_id)
+        invoice = await invoices.get(unit.tx, invoice_id)
+        assert window is not None
+        assert invoice is not None
+        if window.closed_at is not None:
+            return Wait("it is closed")
+        requests = await payments.requests_of(unit.tx, invoice_id)
+        attempts = await payments.attempts_of(unit.tx, invoice_id)
+        relays = await invoices.relays_of(unit.tx, invoice_id)
+        others = await dunning.open_of_tenant(unit.tx, window.tenant)
+        situation = Situation(
+            window=window,
+            clock=await dunning.clock(unit.tx),
+            billing_now=unit.billing_now,
+            status=invoice.status,
+            relays_left=any(_is_within_reach(relay) for relay in relays),
+            is_claimed=is_claimed(requests),
+            is_under_way=is_under_way(attempts),
+            has_money_in_hand=await money_in_hand(unit, requests),
+            has_older=bool(others) and others[0].invoice_id != invoice_id,
+        )
+        return decide(situation, self.policy)
+
+    async def _rest(self, unit: Unit, window: Window, verdict: Close | Wait) -> None:
+        if isinstance(verdict, Close):
+            await self._close(unit, window, verdict.outcome)
+        else:
+            await self._wait(unit, window, verdict)
+
+    async def _wait(self, unit: Unit, window: Window, wait: Wait) -> None:
+        least, most = LOOK_S
+        left_s = most if wait.left_s is None else wait.left_s
+        if wait.left_s is None and wait.why != window.waits_for:
+            left_s = least
+        await unit.tx.execute(
+            "dunning.wait",
+            invoice_id=window.invoice_id,
+            why=wait.why,
+            now=unit.now,
+            next_look_at=unit.now + min(max(left_s, least), most),
+        )
+        since = window.waits_since
+        is_stuck = wait.left_s is None and window.waits_for == wait.why and since is not None
+        if is_stuck and since is not None and unit.now - since >= STUCK_AFTER_S:
+            await self.rt.alarm(
+                unit,
+                f"dunning_stuck:{window.invoice_id}:{window.day}",
+                f"Dunning of invoice {window.invoice_id} has been waiting for days: {wait.why}. "
+                "Nobody is cut off meanwhile. See: purser dunning",
+            )
+
+    # --- a step -------------------------------------------------------------------------------
+
+    async def _take(self, unit: Unit, invoice_id: str, step: Step, amount_msat: int) -> None:
+        window = await dunning.get(unit.tx, invoice_id)
+        invoice = await invoices.get(unit.tx, invoice_id)
+        assert window is not None
+        assert invoice is not None
+        key = f"invoice:{invoice_id}:dunning:{step.day}"
+        taken = await dunning.take(
+            unit.tx,
+            window,
+            step.day,
+            key,
+            billing_now=unit.billing_now,
+            next_look_at=unit.now + LOOK_S[0],
+        )
+        if not taken:
+            return
+        relays = [r for r in await invoices.relays_of(unit.tx, invoice_id) if _is_within_reach(r)]
+        await unit.record(
+            f"dunning.{step.action.value}",
+            tenant=invoice.tenant,
+            subject=invoice_id,
+            day=step.day,
+            relays=[relay.name for relay in relays],
+        )
+        if step.action in TAKES:
+            await self._cut(unit, invoice, step, relays)
+        await self._say(unit, invoice, step, key, relays, amount_msat)
+
+    async def _cut(
+        self, unit: Unit, invoice: Invoice, step: Step, relays: list[HostedRelay]
+    ) -> None:
+        """Only the relays on this invoice's lines, by their own state (C8)."""
+        if step.action is Action.END:
+            await end(unit, invoice, relays)
+            return
+        wanted, to_state = _MOVES[step.action]
+        for relay in relays:
+            if relay.state in wanted:
+                await tenants.move_relay(unit.tx, relay, to_state, now=unit.now)
+                await unit.record(
+                    f"relay.{to_state.value}",
+                    tenant=relay.tenant,
+                    subject=relay.id,
+                    was=relay.state.value,
+                    invoice=invoice.id,
+                )
+
+    async def _say(
+        self,
+        unit: Unit,
+        invoice: Invoice,
+        step: Step,
+        key: str,
+        relays: list[HostedRelay],
+        amount_msat: int,
+    ) -> None:
+        window = await dunning.get(unit.tx, invoice.id)
+        clock = await dunning.clock(unit.tx)
+        payer = await tenants.payer_of(unit.tx, invoice.tenant)
+        assert window is not None
+        is_over = step.action is Action.END
+        coming = plan_of(window, clock, self.policy, billing_now=unit.billing_now)
+        may_promise = window.promised_at is None and not is_over
+        await unit.say(
+            key,
+            invoice.tenant,
+            _KINDS[step.action],
+            invoice=invoice.id,
+            relays=[relay.name for relay in relays],
+            amount_minor=invoice.amount_remaining_minor,
+            currency=invoice.currency,
+            amount_msat=amount_msat,
+            due_at=window.due_at,
+            coming=[] if is_over else coming,
+            wallet=payer.masked if payer is not None else None,
+            promise_days=self.policy.promise_max_days if may_promise else 0,
+            export_notice=self.policy.export_notice,
+        )
+
+
+def _is_within_reach(relay: HostedRelay) -> bool:
+    """It was up, and has not ended: what is still being ordered expires by itself (M12)."""
+    return relay.activated_at is not None and relay.state in (
+        RelayState.ACTIVE,
+        RelayState.LIMITED,
+        RelayState.STOPPED,
+    )

@@ -1,0 +1,87 @@
+"""A tenant's one promise to pay: the timeline of the oldest unpaid invoice waits some days."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from billing.desk import Command, Desk, answer
+from billing.dunning import DAY_S, DunningClock, Policy, Window, paused, plan_of
+from billing.store import dunning, invoices
+from billing.unit import Fact, Unit
+
+MAX_DIGITS: Final = 3
+
+
+@dataclass(slots=True)
+class Promises:
+    """The billing call behind `promise <days>`."""
+
+    desk: Desk
+    policy: Policy
+
+    async def promise(self, command: Command, text: str) -> None:
+        """Once an invoice, within the operator's limit; each refusal says what is possible."""
+        async with self.desk.serve(command) as unit:
+            if unit is None:
+                return
+            most = self.policy.promise_max_days
+            days = int(text) if text.isdecimal() and len(text) <= MAX_DIGITS else 0
+            windows = await dunning.open_of_tenant(unit.tx, command.sender)
+            if not windows:
+                await answer(unit, command, "promise_needless")
+            elif most == 0 or not 1 <= days <= most:
+                await answer(unit, command, "promise_too_long", most=most)
+            elif windows[0].promised_at is not None:
+                facts = await self._coming(unit, windows[0])
+                await answer(unit, command, "promise_again", request_id=None, **facts)
+            else:
+                clock = await dunning.clock(unit.tx)
+                await pause(unit, windows[0], clock, days * DAY_S, is_promise=True)
+                await unit.record(
+                    "dunning.promised",
+                    tenant=command.sender,
+                    subject=windows[0].invoice_id,
+                    days=days,
+                )
+                window = await dunning.get(unit.tx, windows[0].invoice_id)
+                assert window is not None
+                facts = await self._coming(unit, window)
+                await answer(unit, command, "promised", request_id=None, days=days, **facts)
+
+    async def _coming(self, unit: Unit, window: Window) -> dict[str, Fact]:
+        clock = await dunning.clock(unit.tx)
+        invoice = await invoices.get(unit.tx, window.invoice_id)
+        assert invoice is not None
+        relays = await invoices.relays_of(unit.tx, window.invoice_id)
+        return {
+            "coming": plan_of(window, clock, self.policy, billing_now=unit.billing_now),
+            "relays": [relay.name for relay in relays if relay.state.value != "ended"],
+            "amount_minor": invoice.amount_remaining_minor,
+            "currency": invoice.currency,
+        }
+
+
+async def pause(
+    unit: Unit, window: Window, clock: DunningClock, seconds: int, *, is_promise: bool = False
+) -> None:
+    """The present interval becomes so much longer from now on; a pause under way is replaced, and
+    what it has lasted stays."""
+    await unit.tx.execute(
+        "dunning.pause",
+        invoice_id=window.invoice_id,
+        elapsed_s=clock.elapsed_s,
+        pause_s=seconds,
+        extra_s=window.extra_s + paused(window, clock),
+        is_promise=int(is_promise),
+        now=unit.now,
+    )
+
+
+async def resume(unit: Unit, window: Window, clock: DunningClock) -> Window:
+    """The pause ends now; what it has lasted stays, so that nothing comes sooner than was said."""
+    extra_s = window.extra_s + paused(window, clock)
+    await unit.tx.execute(
+        "dunning.resume", invoice_id=window.invoice_id, extra_s=extra_s, now=unit.now
+    )
+    return replace(window, pause_clock=None, pause_s=0, extra_s=extra_s)

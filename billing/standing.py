@@ -1,0 +1,72 @@
+"""Brings back relays that non-payment took, by what is still owed for each (C8, C29)."""
+
+from __future__ import annotations
+
+from billing.dunning import Policy, Window, allows_relay
+from billing.model import HostedRelay, Invoice, RelayState
+from billing.store import dunning, invoices, tenants
+from billing.unit import Unit
+
+TAKEN: tuple[RelayState, ...] = (RelayState.LIMITED, RelayState.STOPPED)
+"""Only dunning moves a relay there."""
+RENEWAL = "subscription_cycle"
+
+
+async def owed_for(unit: Unit, relay: HostedRelay, *, besides: str) -> list[Invoice]:
+    """Other renewals that carry this relay and are not paid, oldest first."""
+    return [
+        invoice
+        for invoice in await invoices.of_relay(unit.tx, relay.id)
+        if invoice.id != besides
+        and invoice.status in ("open", "uncollectible")
+        and invoice.billing_reason == RENEWAL
+    ]
+
+
+async def restore(unit: Unit, invoice_id: str, policy: Policy) -> list[HostedRelay]:
+    """Bring back what non-payment of this invoice took and nothing else owed keeps; it is settled,
+    or nothing is owed on it any more. Returns the relays that come back."""
+    back: list[HostedRelay] = []
+    for relay in await invoices.relays_of(unit.tx, invoice_id):
+        if relay.state not in TAKEN:
+            continue
+        others = await owed_for(unit, relay, besides=invoice_id)
+        windows = [await _window_of(unit, invoice) for invoice in others]
+        if not allows_relay(windows, policy):
+            continue
+        if await tenants.move_relay(unit.tx, relay, RelayState.ACTIVE, now=unit.now):
+            back.append(relay)
+            await unit.record(
+                "relay.active",
+                tenant=relay.tenant,
+                subject=relay.id,
+                was=relay.state.value,
+                invoice=invoice_id,
+            )
+    return back
+
+
+async def _window_of(unit: Unit, invoice: Invoice) -> Window:
+    """Of an invoice that nobody has looked at yet: one before its first step."""
+    found = await dunning.get(unit.tx, invoice.id)
+    return found or Window(
+        invoice_id=invoice.id,
+        tenant=invoice.tenant,
+        due_at=invoice.created_at,
+        opened_at=unit.now,
+        day=None,
+        message_key=None,
+        taken_at=None,
+        told_at=None,
+        told_clock=None,
+        extra_s=0,
+        pause_clock=None,
+        pause_s=0,
+        promised_at=None,
+        waits_for=None,
+        waits_since=None,
+        next_look_at=None,
+        closed_at=None,
+        outcome=None,
+        end_subscription_id=None,
+    )
