@@ -21,6 +21,7 @@ from billing.payments import WATCH_S
 from billing.plans import plan_of_lookup_key
 from billing.ports import StripeGateway
 from billing.rails.issue import NotedRequest, noted_in
+from billing.relays import tell_again
 from billing.resolver import Resolver
 from billing.stated_relays import StatedRelay, stated_in
 from billing.store import invoices, payments, tenants
@@ -36,6 +37,10 @@ TENANT_KEY: Final = "purser_tenant"
 PUBKEY_KEY: Final = "purser_pubkey"
 LOOK_BACK_S: Final = WATCH_S
 """Older payment requests are watched by nobody (M9)."""
+JUST_STARTED_S: Final = 120
+"""What a life has written before its rebuild ran says nothing of the backup's age."""
+SEEN_OVERLAP_S: Final = 86_400
+"""An invoice may be a day older than the moment at which it was first heard of."""
 ORDER_AGAIN_S: Final = 23 * 3600
 """An unpaid order that is taken up again has as long as Stripe gives a first invoice."""
 
@@ -68,7 +73,7 @@ class Rebuilder:
             return await self._take_up_rest()
         count = 0
         subscriptions = await self.stripe.all_subscriptions()
-        since = self.rt.clock.billing_now() - LOOK_BACK_S
+        since = await self._since()
         listed = {view.id: view for view in await self.stripe.invoices_since(since)}
         listed |= {view.id: view for view in await self.stripe.open_invoices()}
         for subscription in subscriptions:
@@ -86,11 +91,22 @@ class Rebuilder:
                     "restored backup, or a lost database. They were taken up. Compare tenants and "
                     "relays with what you remember, and have wallets connected again.",
                 )
+                # The other life may have stopped what is up here.
+                await tell_again(unit)
         # What was paid by a hash that stands nowhere else; a wallet without a list costs nothing.
         await self.sweeper.run_once(self.rt.clock.now())
         self.done = True
         log.info("rebuild.done", taken_up=count)
         return count
+
+    async def _since(self) -> int:
+        """From when on Stripe's invoices may be unknown here: what is watched (M9), and all that
+        came after the last thing that this database saw. It may be older than what is watched."""
+        before = self.rt.clock.now() - JUST_STARTED_S
+        async with self.rt.unit() as unit:
+            seen = await unit.tx.scalar("activity.newest_before", before=before)
+        watched = self.rt.clock.billing_now() - LOOK_BACK_S
+        return watched if seen is None else min(watched, int(seen) - SEEN_OVERLAP_S)
 
     # --- tenants, subscriptions, relays ----------------------------------------------------------
 

@@ -36,6 +36,15 @@ def back_off_s(attempts: int) -> int:
     return int(min(FIRST_RETRY_S * 2 ** min(attempts, 10), LAST_RETRY_S))
 
 
+async def tell_again(unit: Unit) -> int:
+    """Have every living relay applied once more, whatever this database believes that the relay
+    host knows; returns how many. After a restored backup, or a relay host that lost its state."""
+    count = await unit.tx.execute("relays.tell_again", now=unit.now)
+    if count:
+        await unit.record("relays.told_again", count=count)
+    return count
+
+
 @dataclass(slots=True)
 class RelayKeeper:
     """Applies revisions, and moves relays whose time is over."""

@@ -25,6 +25,9 @@ the value holds the whole hash and all that a lost database needs."""
 EXPIRY_S: Final = {Purpose.AUTOMATIC: AUTOMATIC_EXPIRY_S, Purpose.SHOWN: SHOWN_EXPIRY_S}
 NOTED_KEPT: Final = 20
 """Dead entries kept on an invoice: Stripe takes 50 metadata keys on an object."""
+MAKE_WITHIN_S: Final = 60
+"""From the quote to our wallet's answer: a laptop that slept in between holds a rate of yesterday,
+which would stand for another hour (C27). Wallets answer within 20 s, or not."""
 DESCRIPTION_MAX: Final = 120
 """Wallets cut longer descriptions; the invoice id in it rebuilds a lost database."""
 
@@ -131,10 +134,14 @@ class Issuer:
             connection = await tenants.payee(unit.tx)
         if connection is None:
             return NotIssued("no payee is configured")
+        quoted_at = self.rt.clock.now()
         made = await self._make(invoice, connection, amount_msat, EXPIRY_S[purpose])
         if isinstance(made, NotIssued):
             return made
         now = self.rt.clock.now()
+        if now - quoted_at > MAKE_WITHIN_S:
+            # Nobody was given it; the next visit asks for a rate of its own.
+            return NotIssued("our own wallet took so long that the rate is old")
         request = payments.new_request(
             request_id=self.rt.ids.new("req"),
             invoice_id=invoice.id,

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from billing.views import StripeEvent
 from tests.fakes.stripe_books import Card, Invoice
+from tests.sim.lightning import OutsidePayee
 from tests.sim.payers import BEHAVIOURS, OutsidePayer
 from tests.sim.world import SimWorld, uri_of, wallet_key
 
@@ -211,6 +212,48 @@ def reconcile(world: SimWorld) -> None:
         bot.life.spawn("reconcile", bot.reconcile())
 
 
+def payee_replaced(world: SimWorld) -> None:
+    """The operator configures another wallet, in mid-flight; the old one may be gone for good."""
+    if len(world.payees) < 3:
+        world.count("payee_replaced")
+        if world.rng.random() < 0.3:
+            world.count("payee_gone")
+            world.payee.gone = True
+        world.payees.append(OutsidePayee(world, len(world.payees)))
+        _end_all(world)
+
+
+def _end_all(world: SimWorld) -> None:
+    for bot in world.living():
+        bot.life.die()
+
+
+def rates(world: SimWorld) -> None:
+    kind = world.rng.choice(("jump", "disagree", "lie", "grow_old", "fall_silent"))
+    world.count(f"rates_{kind}")
+    if kind == "jump":
+        world.market.jump(world.rng.choice((0.8, 0.88, 1.15, 1.4)))
+    else:
+        getattr(world.market, kind)(world.rng.choice((100, 900, 5 * HOUR_S)))
+
+
+def backup(world: SimWorld) -> None:
+    world.count("backup_made")
+    world.back_up()
+
+
+BACKUP_LIVES_S = 20 * 24 * HOUR_S
+"""Nobody puts back a database of last month."""
+
+
+def restore(world: SimWorld) -> None:
+    """The disk is lost, and what there is of it is put back."""
+    backup = world.backup
+    if backup is not None and world.clock.now() - backup.at < BACKUP_LIVES_S:
+        world.restoring = world.backup
+        _end_all(world)
+
+
 def nothing(world: SimWorld) -> None:
     return
 
@@ -225,6 +268,7 @@ PEOPLE: tuple[tuple[Action, int], ...] = (
     (disconnect, 1),
     (change_wallet, 3),
     (reconcile, 3),
+    (backup, 2),
     (nothing, 8),
 )
 FAULTS: tuple[tuple[Action, int], ...] = (
@@ -235,6 +279,9 @@ FAULTS: tuple[tuple[Action, int], ...] = (
     (payee_odd, 2),
     (stripe_down, 2),
     (inbox_down, 1),
+    (payee_replaced, 1),
+    (rates, 3),
+    (restore, 2),
     (dashboard_pay, 1),
     (dashboard_void, 1),
     (forge, 2),

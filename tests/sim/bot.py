@@ -29,14 +29,20 @@ from billing.rails.card import CardRail
 from billing.rails.issue import Issuer
 from billing.rails.manual import ManualRail
 from billing.rails.nwc import NwcRail
+from billing.rate_book import RateBook
+from billing.rate_watch import RateWatch
+from billing.rebuild import Gated, Rebuilder
 from billing.reconcile import Reconciler
-from billing.relays import RelayKeeper
+from billing.relays import RelayKeeper, tell_again
 from billing.resolver import Resolver
 from billing.settlements import Placer
 from billing.store import tenants
 from billing.store.vault import Key, KeyRing, Vault
 from billing.subscription_changes import Changer
 from billing.subscription_sync import SubscriptionSync
+from billing.sweep import CURSOR as SWEEP_CURSOR
+from billing.sweep import EVERY_S as SWEEP_EVERY_S
+from billing.sweep import Sweeper
 from billing.unit import Runtime
 from tests.sim.life import Life, Port
 from tests.sim.payers import LifePayer
@@ -69,7 +75,6 @@ class Bot:
             life.engine, world.clock, world.ids, life.wakeups, self.lease, (OPERATOR,)
         )
         self.stripe: Any = Port(life, "stripe", world.stripe.gateway)
-        self.payee_port: Any = Port(life, "payee", world.payee)
         self.witness = Witness(self.rt)
         self.desk = Desk(self.rt, Policy(None))
         self.orders = Orders(self.desk, world.catalogue)
@@ -83,13 +88,14 @@ class Bot:
     # --- ports Payees, Payers, PayeeLookup ------------------------------------------------------
 
     async def payee(self, connection: Connection) -> Any:
-        return self.payee_port
+        return Port(self.life, "payee", self.world.payee_of(connection.wallet_pubkey))
 
     async def payer(self, connection: Connection) -> Any:
         return LifePayer(self.life, self.world.payer_of(connection.wallet_pubkey))
 
     async def lookup(self, connection: Connection, payment_hash: str) -> LookupAnswer:
-        answer: LookupAnswer = await self.payee_port.lookup_invoice(payment_hash)
+        payee = await self.payee(connection)
+        answer: LookupAnswer = await payee.lookup_invoice(payment_hash)
         return answer
 
     # --- life -----------------------------------------------------------------------------------
@@ -99,21 +105,23 @@ class Bot:
         if not await self.lease.take():
             return
         async with self.rt.unit() as unit:
-            if await tenants.payee(unit.tx) is None:
+            known = await tenants.payee(unit.tx)
+            if known is None or known.wallet_pubkey != self.world.payee.key:
+                # As `ConnectionBook.configure_payee` does at a start with another connection.
+                await unit.tx.execute("connections.end_payee", now=unit.now)
                 await tenants.insert_connection(unit.tx, self._payee_row())
         self.is_working = True
         self._put_to_work()
-        self.life.spawn("reconcile", self.reconcile())
         self.life.spawn("lease", self._keep_lease())
 
     def _payee_row(self) -> Connection:
         return Connection(
-            id="conn_payee",
+            id=self.world.ids.new("conn"),
             role=ConnectionRole.PAYEE,
             tenant=None,
             sealed_uri="sealed",
-            wallet_pubkey="cd" * 32,
-            masked="nwc cdcd…",
+            wallet_pubkey=self.world.payee.key,
+            masked="nwc cd…",
             encryption="nip44_v2",
             state=ConnectionState.ACTIVE,
             methods=None,
@@ -126,7 +134,9 @@ class Bot:
 
     def _put_to_work(self) -> None:
         rt, world, stripe = self.rt, self.world, self.stripe
-        issuer = Issuer(rt, stripe, self, world.quoter, "lnd")
+        sources: Any = [Port(self.life, "rates", source) for source in world.market.sources]
+        self.rates = RateBook(sources, world.clock)
+        issuer = Issuer(rt, stripe, self, self.rates, "lnd")
         rails = tuple(Rail(name) for name in world.rails)
         collector = Collector(
             rt,
@@ -141,18 +151,60 @@ class Bot:
         courier: Any = Port(self.life, "courier", world.courier)
         self.reconciler = Reconciler(rt, stripe, world.catalogue)
         changer = Changer(rt, stripe)
-        for name, worker in (
-            ("inbound", self),
+        resolver, sweeper = Resolver(rt, self), Sweeper(rt, self)
+        self.rebuilder = Rebuilder(rt, stripe, resolver, sweeper)
+        self.life.work("rebuild", self.rebuild, self._is_to_rebuild)
+        for name, gated in (
             ("events", EventWorker(rt, Handlers(rt, stripe), livemode=False)),
             ("subscriptions", SubscriptionSync(rt, stripe, world.catalogue, changer)),
             ("collection", collector),
-            ("resolver", Resolver(rt, self)),
             ("settlements", Placer(rt, stripe)),
             ("relays", RelayKeeper(rt, host, world.catalogue, "relays.example")),
+        ):
+            self.life.work(name, Gated(gated, self.rebuilder).run_once, IS_DUE[name])
+        for name, worker in (
+            ("inbound", self),
+            ("resolver", resolver),
             ("outbox", OutboxWorker(rt, courier)),
             ("prober", Prober(rt, self, self)),
         ):
             self.life.work(name, worker.run_once, IS_DUE.get(name))
+        self.life.work("sweep", sweeper.run_once, self._is_to_sweep)
+        self.life.work("rates", RateWatch(rt, self.rates, "usd").run_once, self._is_rate_watched)
+
+    def _is_to_rebuild(self) -> bool:
+        return not self.rebuilder.done or bool(self.rebuilder._later)
+
+    def _is_to_sweep(self) -> bool:
+        swept = self._cursor(SWEEP_CURSOR)
+        return not swept or self.world.clock.now() - int(swept) >= SWEEP_EVERY_S
+
+    def _is_rate_watched(self) -> bool:
+        return bool(self._cursor("rates:usd")) or self.rates.refused("usd") is not None
+
+    def _cursor(self, name: str) -> str:
+        sql = "SELECT value FROM cursors WHERE name = ?"
+        row = self.world.connection.execute(sql, (name,)).fetchone()
+        return "" if row is None else str(row[0])
+
+    async def rebuild(self, now: int) -> int:
+        """As `bot.app` does it: again until nothing is unknown, then the gated workers look."""
+        is_first = not self.rebuilder.done
+        try:
+            taken = await self.rebuilder.run_once(now)
+        except PurserError as error:
+            self.world.count("rebuild_waits")
+            self.world.say(f"rebuild waits: {error}")
+            return 0
+        if taken:
+            self.world.count("rebuild_took_up", taken)
+        if is_first:
+            self.rt.wakeups.changed()
+            self.life.spawn("reconcile", self.reconcile())
+        if self.world.is_restored:
+            self.world.is_restored = False
+            await self.after_restore()
+        return taken
 
     async def run_once(self, now: int) -> int:
         """The DM inbox: what tenants said and nobody has acted on."""
@@ -168,10 +220,17 @@ class Bot:
 
     async def reconcile(self) -> None:
         """The periodic worker's error is its own: the supervisor would start it again."""
+        if not self.is_working or not self.rebuilder.done:
+            return
         try:
             await self.reconciler.run_once(self.world.clock.now())
         except PurserError as error:
             self.world.say(f"reconcile failed: {error}")
+
+    async def after_restore(self) -> None:
+        """What docs/operations.md has an operator do: the relay host is told everything again."""
+        async with self.rt.unit() as unit:
+            await tell_again(unit)
 
     async def resolve_by_hand(self) -> None:
         """The operator's `purser payments resolve` for what was escalated, by the wallet's own
@@ -183,7 +242,7 @@ class Bot:
                     continue
                 if unit.now < request.expires_at + request.margin_s:
                     continue
-                truth = self.world.payee.invoices[request.payment_hash]
+                truth = self.world.ln[request.payment_hash]
                 if truth.state == "accepted":
                     continue
                 self.world.count("resolved_by_hand")

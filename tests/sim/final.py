@@ -109,7 +109,7 @@ def _books(world: SimWorld) -> None:
     received: Counter[str] = Counter()
     placed: Counter[str] = Counter()
     books = world.stripe.books
-    for money in world.payee.invoices.values():
+    for money in world.ln.values():
         if money.state != "settled":
             continue
         invoice = books.invoices[money.invoice_id]

@@ -187,7 +187,10 @@ class Life:
                 self.world.bug(f"{self.name}/{name}", error)
 
     def work(
-        self, name: str, run_once: Callable[[int], Awaitable[int]], is_due: str | None = None
+        self,
+        name: str,
+        run_once: Callable[[int], Awaitable[int]],
+        is_due: str | Callable[[], bool] | None = None,
     ) -> None:
         """A worker: runs when woken, as `bot.supervise` does it; `is_due` tells idle rounds."""
         wake = self.wakeups.subscribe()
@@ -215,7 +218,9 @@ class Life:
 
         self.spawn(name, loop())
 
-    def _is_idle(self, is_due: str) -> bool:
+    def _is_idle(self, is_due: str | Callable[[], bool]) -> bool:
+        if not isinstance(is_due, str):
+            return not is_due()
         now = self.world.clock.now()
         return self.world.connection.execute(is_due, {"now": now}).fetchone() is None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from wallet.bolt11 import Bolt11
@@ -20,10 +19,6 @@ from wallet.ports import (
 if TYPE_CHECKING:
     from tests.sim.world import SimWorld
 
-PRICE = Decimal(100_000)
-"""USD for one bitcoin."""
-MSAT_PER_MINOR = 10_000
-"""At this fixed price a cent is 10 sats."""
 MARGIN_S = 300
 """What billing is told of this kind of payee (lnd)."""
 
@@ -36,6 +31,9 @@ class LnInvoice:
     preimage: str
     invoice_id: str
     accepts_until: int
+    payee: int = 0
+    value_minor: int = 0
+    """What of its Stripe invoice it was made for, as noted there."""
     state: str = "pending"
     settled_at: int | None = None
     paid_by: str | None = None
@@ -43,12 +41,11 @@ class LnInvoice:
     sent: list[str] = field(default_factory=list)
     refused: bool = False
     was_held: bool = False
+    mispriced: str | None = None
     tainted: str | None = None
     """Why a rule about double payment cannot hold for it: a wallet lied."""
-
-    @property
-    def value_minor(self) -> int:
-        return (self.bolt11.amount_msat or 0) // MSAT_PER_MINOR
+    again: int = 0
+    """How often the same wallet paid it once more (a custodian between its own users)."""
 
     def may_settle(self, now: int) -> bool:
         """Could money still come for it, seen from outside?"""
@@ -59,14 +56,23 @@ class LnInvoice:
 
 
 class OutsidePayee:
-    """The operator's wallet and its node."""
+    """One wallet of the operator's and its node. All of them share the world's `invoices`; each
+    knows only its own."""
 
-    def __init__(self, world: SimWorld) -> None:
+    def __init__(self, world: SimWorld, number: int) -> None:
         self.world = world
-        self.invoices: dict[str, LnInvoice] = {}
+        self.number = number
+        self.key = f"{0xCD00 + number:064x}"
+        self.invoices = world.ln
         self.down_until = 0
+        self.gone = False
         self.forgetful = False
+        self.lists = world.rng.random() < 0.6
         self.lag_s = 0
+
+    @property
+    def is_silent(self) -> bool:
+        return self.gone or self.now() < self.down_until
 
     def now(self) -> int:
         return self.world.clock.now()
@@ -79,7 +85,7 @@ class OutsidePayee:
     async def make_invoice(
         self, amount_msat: int, description: str, expiry_s: int
     ) -> Bolt11 | Unreachable:
-        if self.now() < self.down_until:
+        if self.is_silent:
             return Unreachable("silent")
         preimage = hashlib.sha256(f"{self.world.seed} {len(self.invoices)}".encode()).digest()
         payment_hash = hashlib.sha256(preimage).hexdigest()
@@ -93,22 +99,24 @@ class OutsidePayee:
             payee_pubkey="02" + "ab" * 32,
             description=description,
         )
-        self.invoices[payment_hash] = LnInvoice(
+        made = self.invoices[payment_hash] = LnInvoice(
             bolt11,
             preimage.hex(),
             description.rsplit("(", maxsplit=1)[-1].rstrip(")"),
             bolt11.expires_at + self.world.rng.choice((0, 60, MARGIN_S - 1)),
+            self.number,
         )
         self.world.say(f"payee made {payment_hash[:8]} for {description}, {expiry_s} s")
+        self.world.rules.on_made(made)
         return bolt11
 
     async def lookup_invoice(self, payment_hash: str) -> LookupAnswer:
         now = self.now()
         invoice = self.invoices.get(payment_hash)
-        if now < self.down_until:
+        if self.is_silent:
             self.world.count("lookup_unanswered")
             return Unreachable("silent") if now % 2 else WalletError("INTERNAL", "busy")
-        if invoice is None:
+        if invoice is None or invoice.payee != self.number:
             return NotFound()
         state, settled_at = invoice.state, invoice.settled_at
         if settled_at is not None and now < settled_at + self.lag_s:
@@ -133,12 +141,39 @@ class OutsidePayee:
         )
 
     async def get_info(self) -> WalletInfo | Unreachable:
-        if self.now() < self.down_until:
+        if self.is_silent:
             return Unreachable("silent")
         return WalletInfo(methods=frozenset({"make_invoice", "lookup_invoice", "get_info"}))
 
-    async def list_incoming(self, since: int) -> WalletError:
-        return WalletError("NOT_IMPLEMENTED", "no")
+    async def list_incoming(self, since: int) -> list[Transaction] | WalletError | Unreachable:
+        """What settled since then; what was paid twice stands there twice."""
+        if self.is_silent:
+            return Unreachable("silent")
+        if not self.lists:
+            return WalletError("NOT_IMPLEMENTED", "no")
+        self.world.count("sweep_listed")
+        return [
+            self.told(invoice)
+            for invoice in self.invoices.values()
+            if invoice.payee == self.number
+            and invoice.settled_at is not None
+            and invoice.settled_at >= since
+            and self.now() >= invoice.settled_at + self.lag_s
+            for _ in range(1 + invoice.again)
+        ]
+
+    def told(self, invoice: LnInvoice) -> Transaction:
+        """As a list shows what was paid."""
+        return Transaction(
+            payment_hash=invoice.bolt11.payment_hash,
+            direction="incoming",
+            state="settled",
+            amount_msat=invoice.bolt11.amount_msat,
+            settled_at=invoice.settled_at,
+            created_at=invoice.bolt11.timestamp,
+            expires_at=invoice.bolt11.expires_at,
+            preimage=None,
+        )
 
     # --- the network ----------------------------------------------------------------------------
 

@@ -16,11 +16,9 @@ from billing.ports import (
     RelayRefused,
     RelayUnreachable,
 )
-from billing.rates import Rate
 from billing.views import StripeEvent
 from tests.fakes.stripe import FakeStripe
 from tests.fakes.stripe_books import Invoice
-from tests.sim.lightning import PRICE
 
 if TYPE_CHECKING:
     from tests.sim.world import SimWorld
@@ -174,13 +172,3 @@ class OutsideCourier:
             self.world.count("message_ok_lost")
             return [RelayAnswer(url, None, "")]
         return [RelayAnswer(url, True, "")]
-
-
-class OutsideQuoter:
-    """A price that stays (`billing.ports.Quoter`)."""
-
-    def __init__(self, world: SimWorld) -> None:
-        self.world = world
-
-    async def quote(self, currency: str) -> Rate:
-        return Rate(currency, PRICE, ("one", "two"), self.world.clock.now())

@@ -39,6 +39,7 @@ BEHAVIOURS = (
     "pays_after_expiration",
     "holds",
     "lies",
+    "pays_twice",
 )
 
 
@@ -73,13 +74,14 @@ class OutsidePayer:
         getattr(self, f"_{behaviour}")(sealed, payment_hash)
 
     def _pay(self, payment_hash: str, *, hold_s: int = 0) -> bool:
-        return self.world.payee.pay(payment_hash, "nwc", hold_s=hold_s)
+        payee = self.world.payees[self.world.ln[payment_hash].payee]
+        return payee.pay(payment_hash, "nwc", hold_s=hold_s)
 
     def _reply(self, sealed: SealedRequest, outcome: PayOutcome) -> None:
         self.world.reply(PayReply(sealed.event_id, outcome))
 
     def _proof(self, payment_hash: str) -> Settled:
-        return Settled(self.world.payee.invoices[payment_hash].preimage)
+        return Settled(self.world.ln[payment_hash].preimage)
 
     def _pays(self, sealed: SealedRequest, payment_hash: str) -> None:
         if self._pay(payment_hash):
@@ -87,11 +89,25 @@ class OutsidePayer:
         else:
             self._reply(sealed, Unknown("PAYMENT_FAILED", "no route"))
 
+    def _pays_twice(self, sealed: SealedRequest, payment_hash: str) -> None:
+        """A custodian pays the same bolt11 again between its own users, and says so again. Nobody
+        but it can give that back; it must not count twice here."""
+        self._pays(sealed, payment_hash)
+
+        def again() -> None:
+            invoice = self.world.ln[payment_hash]
+            if invoice.state == "settled" and invoice.paid_by == "nwc":
+                invoice.again += 1
+                self._reply(sealed, self._proof(payment_hash))
+                self.world.notify(payment_hash)
+
+        self.world.after(self.world.rng.choice((2, 60, 7200)), again)
+
     def _pays_silently(self, sealed: SealedRequest, payment_hash: str) -> None:
         self._pay(payment_hash)
 
     def _refuses(self, sealed: SealedRequest, payment_hash: str) -> None:
-        self.world.payee.invoices[payment_hash].refused = True
+        self.world.ln[payment_hash].refused = True
         self._reply(sealed, Refused(self.world.rng.choice(REFUSALS), "no"))
 
     def _silent(self, sealed: SealedRequest, payment_hash: str) -> None:
@@ -105,11 +121,11 @@ class OutsidePayer:
         self.world.after(max(1, at - self.world.clock.now()), act)
 
     def _pays_late(self, sealed: SealedRequest, payment_hash: str) -> None:
-        expires_at = self.world.payee.invoices[payment_hash].bolt11.expires_at
+        expires_at = self.world.ln[payment_hash].bolt11.expires_at
         self._late(sealed, payment_hash, self.world.rng.randint(self.world.clock.now(), expires_at))
 
     def _pays_after_expiration(self, sealed: SealedRequest, payment_hash: str) -> None:
-        invoice = self.world.payee.invoices[payment_hash]
+        invoice = self.world.ln[payment_hash]
         self._late(
             sealed,
             payment_hash,
@@ -138,7 +154,7 @@ class OutsidePayer:
 
     def _lies(self, sealed: SealedRequest, payment_hash: str) -> None:
         """It refuses and pays all the same: then only the home of the money can be asked for."""
-        invoice = self.world.payee.invoices[payment_hash]
+        invoice = self.world.ln[payment_hash]
         invoice.tainted = "its payer refused and paid"
         self._reply(sealed, Refused("INSUFFICIENT_BALANCE", "no"))
         self.world.after(self.world.rng.randint(1, 300), lambda: self._pay(payment_hash))

@@ -54,21 +54,42 @@ class Rules:
         at_stripe = self.world.stripe.books.invoices.get(invoice.invoice_id)
         if at_stripe is None:
             return False
-        hashes = {n.payment_hash for n in noted_in(at_stripe.metadata)}
-        return invoice.bolt11.payment_hash in hashes
+        noted = {n.payment_hash: n for n in noted_in(at_stripe.metadata)}
+        mine = noted.get(invoice.bolt11.payment_hash)
+        if mine is None:
+            return False
+        invoice.value_minor = mine.amount_minor
+        return True
+
+    # --- our wallet is asked for a payment request ----------------------------------------------
+
+    def on_made(self, invoice: LnInvoice) -> None:
+        """Its amount is what the invoice is worth at a price of these minutes, or nobody is given
+        it (C27)."""
+        at_stripe = self.world.stripe.books.invoices[invoice.invoice_id]
+        if at_stripe.status != "open" or not invoice.bolt11.amount_msat:
+            return
+        invoice.value_minor = at_stripe.remaining
+        price = at_stripe.remaining * 1_000_000_000 / invoice.bolt11.amount_msat
+        if not self.world.market.may_be(price, self._now()):
+            now = self.world.market.price(self._now())
+            invoice.mispriced = f"it is made at {price:.0f} where the price is {now:.0f}"
+            self.world.say(f"{invoice.bolt11.payment_hash[:8]}: {invoice.mispriced}")
 
     # --- a pay request leaves -------------------------------------------------------------------
 
     def on_publish(self, tenant: str, request: SealedRequest) -> None:
         violate = self.world.violate
         payment_hash = request.event_json.split(" ")[0].removeprefix("lnbcrt1")
-        invoice = self.world.payee.invoices[payment_hash]
+        invoice = self.world.ln[payment_hash]
         name = f"{payment_hash[:8]} of {invoice.invoice_id}"
         self.world.say(f"PAY REQUEST {name} to the wallet of {tenant[:4]}")
         self.world.count("pay_request")
         if invoice.sent:
             violate("M3", f"a second pay request for {name}")
         invoice.sent.append(request.event_id)
+        if invoice.mispriced:
+            violate("C27", f"a pay request for {name}: {invoice.mispriced}")
         if invoice.shown_at is not None:
             violate("M4", f"a pay request for {name}, which a person was shown")
         if not self._is_noted(invoice):
@@ -95,9 +116,11 @@ class Rules:
     # --- a person is shown a payment request ----------------------------------------------------
 
     def on_shown(self, payment_hash: str) -> None:
-        invoice = self.world.payee.invoices[payment_hash]
+        invoice = self.world.ln[payment_hash]
         name = f"{payment_hash[:8]} of {invoice.invoice_id}"
         self.world.say(f"SHOWN {name}")
+        if invoice.mispriced:
+            self.world.violate("C27", f"a person is shown {name}: {invoice.mispriced}")
         if invoice.shown_at is None:
             invoice.shown_at = self._now()
         if not self._is_noted(invoice):
@@ -149,7 +172,7 @@ class Rules:
         if at_stripe.status == "paid":
             return
         payment_hash = at_stripe.metadata.get(PAID_BY_KEY, "")
-        money = self.world.payee.invoices.get(payment_hash)
+        money = self.world.ln.get(payment_hash)
         if money is None or money.state != "settled":
             self.world.violate("M10", f"{invoice_id} is marked paid without money")
         elif money.value_minor < at_stripe.remaining:

@@ -160,8 +160,10 @@ async def _drain(world: SimWorld) -> None:
     world.say("--- the faults stop ---")
     world.chaos = False
     world.hand_pays = 0.0
-    world.payee.down_until = world.courier.down_until = 0
-    world.payee.lag_s = 0
+    world.courier.down_until = 0
+    world.market.calm()
+    for payee in world.payees:
+        payee.down_until = payee.lag_s = 0
     world.network.stripe_down_until = 0
     for bot in world.living():
         bot.life.kill_in = bot.life.freeze_in = None

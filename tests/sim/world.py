@@ -19,13 +19,13 @@ from billing.store.migrate import available
 from billing.views import StripeEvent
 from tests.sim.bot import Bot
 from tests.sim.life import Killed, Life
-from tests.sim.lightning import OutsidePayee
+from tests.sim.lightning import LnInvoice, OutsidePayee
 from tests.sim.loop import SimClock, SimIds, VirtualLoop
+from tests.sim.market import Market
 from tests.sim.outside import (
     Network,
     OutsideCourier,
     OutsideHost,
-    OutsideQuoter,
     OutsideStripe,
     body_of,
 )
@@ -46,6 +46,14 @@ def template() -> bytes:
     return connection.serialize()
 
 
+def database_of(image: bytes) -> sqlite3.Connection:
+    """A connection of its own on a copy of it."""
+    connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=1024)
+    connection.deserialize(image)
+    connection.execute("PRAGMA foreign_keys=ON")
+    return connection
+
+
 @cache
 def wallet_key(number: int) -> str:
     return xonly_pubkey((number + 1).to_bytes(32, "big")).hex()
@@ -62,6 +70,15 @@ class Said:
 
     command: Command
     act: Callable[[Bot, Command], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Backup:
+    """A database of some time ago, and the webhooks that it knows."""
+
+    at: int
+    database: bytes
+    acknowledged: frozenset[str]
 
 
 @dataclass
@@ -81,9 +98,7 @@ class SimWorld:
         self.rng = random.Random(seed)
         self.clock = SimClock(loop)
         self.ids = SimIds()
-        self.connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=1024)
-        self.connection.deserialize(template())
-        self.connection.execute("PRAGMA foreign_keys=ON")
+        self.connection = database_of(template())
         self.db_lock = asyncio.Lock()
         self.catalogue = Catalogue(
             [
@@ -99,11 +114,12 @@ class SimWorld:
         self.violations: list[Violation] = []
         self.network = Network(self)
         self.rules = Rules(self)
-        self.payee = OutsidePayee(self)
+        self.ln: dict[str, LnInvoice] = {}
+        self.payees = [OutsidePayee(self, 0)]
+        self.market = Market(self)
         self.stripe = OutsideStripe(self)
         self.host = OutsideHost(self)
         self.courier = OutsideCourier(self)
-        self.quoter = OutsideQuoter(self)
         self.rails = self.rng.choice(
             (("nwc", "card", "manual"), ("nwc", "card", "manual"), ("card", "nwc", "manual"))
         )
@@ -114,8 +130,19 @@ class SimWorld:
         self.acknowledged: set[str] = set()
         self.hand_pays = 0.7
         self.dashboard_minor: dict[str, int] = {}
+        self.backup: Backup | None = None
+        self.restoring: Backup | None = None
+        self.is_restored = False
         self._numbers = 0
         self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def payee(self) -> OutsidePayee:
+        """The operator's wallet of today; the ones before it are still asked about what is old."""
+        return self.payees[-1]
+
+    def payee_of(self, wallet_pubkey: str) -> OutsidePayee:
+        return next(payee for payee in self.payees if payee.key == wallet_pubkey)
 
     @property
     def credits(self) -> list[tuple[str, Mapping[str, Any]]]:
@@ -129,8 +156,8 @@ class SimWorld:
 
     # --- telling --------------------------------------------------------------------------------
 
-    def count(self, fault: str) -> None:
-        self.counts[fault] += 1
+    def count(self, fault: str, times: int = 1) -> None:
+        self.counts[fault] += times
 
     def say(self, text: str) -> None:
         self.trace.append((int(self.loop.virtual), text))
@@ -200,6 +227,27 @@ class SimWorld:
         for bot in [b for b in self.bots if b.life.dead]:
             await bot.life.reap()
         self.bots = self.living()
+        if self.restoring is not None and not self.bots:
+            self._restore(self.restoring)
+            self.restoring = None
+
+    # --- backups --------------------------------------------------------------------------------
+
+    def back_up(self) -> None:
+        """A copy of the database, as an operator makes one."""
+        self.backup = Backup(
+            self.clock.now(), self.connection.serialize(), frozenset(self.acknowledged)
+        )
+
+    def _restore(self, backup: Backup) -> None:
+        self.count("backup_restored")
+        self.say("--- an older database is put back ---")
+        # Another connection: one that is replaced under its prepared statements crashes Python.
+        self.connection.close()
+        self.connection = database_of(backup.database)
+        # What Stripe was told to forget since then, only Stripe's own list can bring again.
+        self.acknowledged = set(backup.acknowledged)
+        self.is_restored = True
 
     # --- what reaches the bot -------------------------------------------------------------------
 
@@ -275,7 +323,7 @@ class SimWorld:
         self.after(delay, lambda: self._by_hand(payment_hash, hold))
 
     def _by_hand(self, payment_hash: str, hold_s: int) -> None:
-        self.payee.pay(payment_hash, "hand", hold_s=hold_s)
+        self.payees[self.ln[payment_hash].payee].pay(payment_hash, "hand", hold_s=hold_s)
 
     # --- tenants --------------------------------------------------------------------------------
 

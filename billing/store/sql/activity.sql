@@ -17,6 +17,10 @@ SELECT * FROM activity WHERE subject = :subject ORDER BY seq
 -- The story of a tenant.
 SELECT * FROM activity WHERE tenant = :tenant ORDER BY seq
 
+-- name: newest_before
+-- Billing time of the last thing that this database saw before then.
+SELECT billing_at FROM activity WHERE at < :before ORDER BY seq DESC LIMIT 1
+
 -- name: after
 -- Lines after a sequence number.
 SELECT * FROM activity WHERE seq > :seq ORDER BY seq LIMIT :count

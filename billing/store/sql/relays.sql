@@ -99,6 +99,13 @@ SET applied_rev = :rev, sync_error = NULL, sync_attempts = 0,
     sync_due_at = CASE WHEN wanted_rev = :rev THEN NULL ELSE sync_due_at END
 WHERE id = :id AND applied_rev < :rev
 
+-- name: tell_again
+-- The relay host, or this database, has lost its state: everything that runs, or was cut off, is
+-- told once more. The revision stays, so that nobody hears of it twice.
+UPDATE hosted_relays
+SET applied_rev = wanted_rev - 1, sync_due_at = :now, sync_attempts = 0
+WHERE state IN ('active', 'limited', 'stopped') AND wanted_rev = applied_rev
+
 -- name: sync_failed
 -- Try again later.
 UPDATE hosted_relays

@@ -86,6 +86,51 @@ async def test_m1_a_backup_from_before_the_attempt_charges_nobody_twice(
     await engine.close()
 
 
+async def test_m9_a_backup_older_than_the_watch_learns_of_every_invoice(
+    make_world: MakeWorld, tmp_path: Path
+) -> None:
+    """Simulation seed 201: the restored database last saw anything 40 days ago, so looking back
+    over the 30 days of the watch left a paid invoice out of its books for ever."""
+    world = await make_world()
+    await world.connect_wallet()
+    engine = await backup(world, tmp_path / "old.sqlite")
+    await order(world, wallet=False)
+    await world.settle_down()
+    await world.pass_time(600)
+    (paid,) = await world.invoices()
+    assert paid.status == "paid"
+    world.clock.advance(40 * 86_400)
+    again = await reborn_on(world, engine)
+    await again.rebuilder.run_once(again.clock.now())
+    await come_to_an_end(again)
+    known = {invoice.id: invoice.status for invoice in await again.invoices()}
+    assert known[paid.id] == "paid"
+    assert len(await again.settlements()) == 1
+    await engine.close()
+
+
+async def test_m13_after_a_restore_the_relay_host_is_told_everything_again(
+    make_world: MakeWorld, tmp_path: Path
+) -> None:
+    """Simulation seed 106: the other life had stopped a relay that this database has running."""
+    world = await make_world()
+    await order(world)
+    await world.settle_down()
+    await world.pass_time(600)
+    engine = await backup(world, tmp_path / "old.sqlite")
+    (relay,) = await world.relays()
+    await world.orders.new(await world.command("new"), "second", "basic")
+    await world.settle_down()
+    desired = world.keeper.desired(replace(relay, state=RelayState.ENDED))
+    await world.host.apply(desired)
+    assert not world.host.is_up(relay.id)
+    again = await reborn_on(world, engine)
+    assert await again.rebuilder.run_once(again.clock.now())
+    await come_to_an_end(again)
+    assert again.host.is_up(relay.id)
+    await engine.close()
+
+
 async def test_m9_money_placed_before_the_restore_does_not_become_credit_too(
     make_world: MakeWorld, tmp_path: Path
 ) -> None:
