@@ -127,6 +127,14 @@ class StripeGateway(RefundGateway, Protocol):
         """The invoice whose metadata carries this operation id."""
         ...
 
+    async def invoices_of(self, customer_id: str) -> Sequence[InvoiceView]:
+        """All of one customer, whatever their state, newest first."""
+        ...
+
+    async def is_credited(self, customer_id: str, operation_id: str) -> bool:
+        """Whether this credit stands on the customer's balance (`credit_customer`)."""
+        ...
+
     async def invoice(self, invoice_id: str) -> InvoiceView: ...
 
     async def finalize_invoice(self, operation_id: str, invoice_id: str) -> InvoiceView:

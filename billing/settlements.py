@@ -15,6 +15,7 @@ from billing import invoices as effects
 from billing.errors import PurserError, StripeMissing, StripeRejected
 from billing.model import Invoice, RelayState, Settlement, SettlementState
 from billing.owing import owe
+from billing.other_life import OtherLife, credit_name, is_paid_by, payments_of
 from billing.parallel import by_group
 from billing.ports import StripeGateway
 from billing.store import invoices, ledger, operations, payments, tenants
@@ -40,6 +41,11 @@ class Placer:
 
     rt: Runtime
     stripe: StripeGateway
+
+    @property
+    def other_life(self) -> OtherLife:
+        """What was done before a backup was put back, or by a second bot."""
+        return OtherLife(self.rt, self.stripe)
 
     async def run_once(self, now: int) -> int:
         """Place what is due; one's error is its own."""
@@ -82,8 +88,12 @@ class Placer:
 
     async def _aim(self, money: Settlement) -> Settlement:
         """Choose the target on re-fetched invoices and commit the choice before the call."""
-        was_placed = await self._was_placed_in_another_life(money)
-        target = None if was_placed else await self._target_of(money)
+        target = await self._target_of(money)
+        was_placed = False
+        if target is None or target.id != money.invoice_id:
+            was_placed = await self._was_placed_in_another_life(money)
+            if not was_placed and await self.other_life.credited(money):
+                target = None
         async with self.rt.unit() as unit:
             if was_placed:
                 pass
@@ -104,15 +114,12 @@ class Placer:
             return aimed
 
     async def _was_placed_in_another_life(self, money: Settlement) -> bool:
-        """A restored backup: its invoice shows that this money paid it, and no call of this life
-        did. It must not become credit as well."""
-        async with self.rt.unit() as unit:
-            own = await invoices.get(unit.tx, money.invoice_id)
-            if own is None or await _payments_of(unit, money):
-                return False
-        view = await self._fetch(own)
-        if not _is_paid_by(view, money):
+        """It must neither become credit as well nor pay a second invoice."""
+        view = await self.other_life.placed_on(money)
+        if view is None:
             return False
+        async with self.rt.unit() as unit:
+            await effects.refresh(unit, money.tenant, view)
         await self._placed(money, view, money.value_minor - view.amount_paid_off_stripe_minor)
         return True
 
@@ -152,14 +159,14 @@ class Placer:
         if _takes(before, money) or await self._is_unanswered(money, before):
             await self._mark_paid(money, before)
             after = await self._fetch(target)
-        if _is_paid_by(after, money) and await self._may_be_ours(money):
+        if is_paid_by(after, money) and await self._may_be_ours(money):
             # What it took is Stripe's word: it may have been reduced between look and payment.
             rest_minor = money.value_minor - after.amount_paid_off_stripe_minor
             await self._placed(money, after, rest_minor)
         elif after.status == "open":
             raise PurserError(after.id, "Stripe does not show it paid yet")
         else:
-            if _is_paid_by(after, money):
+            if is_paid_by(after, money):
                 await self._unmark(money, after)
             await self._aim_anew(money, after)
 
@@ -193,15 +200,15 @@ class Placer:
     async def _is_unanswered(self, money: Settlement, view: InvoiceView) -> bool:
         """It shows paid with our hash, and our own call has no answer yet: told again with its key
         Stripe says whether it was that call, or somebody else between our note and our payment."""
-        if not _is_paid_by(view, money):
+        if not is_paid_by(view, money):
             return False
         async with self.rt.unit() as unit:
-            return any(o.finished_at is None for o in await _payments_of(unit, money))
+            return any(o.finished_at is None for o in await payments_of(unit, money))
 
     async def _may_be_ours(self, money: Settlement) -> bool:
         """Not when Stripe refused every call of ours: then the Dashboard was faster (M9)."""
         async with self.rt.unit() as unit:
-            return any(o.result != REJECTED for o in await _payments_of(unit, money))
+            return any(o.result != REJECTED for o in await payments_of(unit, money))
 
     async def _aim_anew(self, money: Settlement, target: InvoiceView) -> None:
         async with self.rt.unit() as unit:
@@ -351,18 +358,9 @@ class Placer:
 
 
 async def _credit_operation(unit: Unit, money: Settlement) -> str:
-    """Named after the money: the same credit given before a backup was restored is found at Stripe
-    by this name, and not given twice (M11)."""
-    name = f"credit_{money.payment_hash}"
+    name = credit_name(money)
     await operations.begin_named(unit.tx, name, "credit", money.payment_hash, now=unit.now)
     return name
-
-
-async def _payments_of(unit: Unit, money: Settlement) -> list[operations.Operation]:
-    found = await unit.tx.fetch_all(
-        operations.Operation, "operations.of_subject", subject=money.payment_hash
-    )
-    return [operation for operation in found if operation.kind == "pay_out_of_band"]
 
 
 async def _is_free(unit: Unit, invoice: Invoice) -> bool:
@@ -377,13 +375,4 @@ def _takes(view: InvoiceView, money: Settlement) -> bool:
         view.status in ("open", "uncollectible")
         and view.currency == money.currency
         and 0 < view.amount_remaining_minor <= money.value_minor
-    )
-
-
-def _is_paid_by(view: InvoiceView, money: Settlement) -> bool:
-    """Marked by us with this hash, and paid off Stripe: not by a card that was faster."""
-    return (
-        view.status == "paid"
-        and view.metadata.get(effects.PAID_BY_KEY) == money.payment_hash
-        and view.amount_paid_off_stripe_minor > 0
     )

@@ -148,10 +148,9 @@ class StripeSdkGateway(StripeRefunds):
         if amount_minor <= 0:
             raise ValueError("credit is a positive amount")
         options = options_for(operation_id)
-        path = f"/v1/customers/{customer_id}/balance_transactions"
-        async for raw in self._lists.each(path, _PAY):
-            if (raw.get("metadata") or {}).get(OPERATION_KEY) == operation_id:
-                return str(raw["id"])
+        known = await self._credit(customer_id, operation_id)
+        if known is not None:
+            return known
         raw = await self._raw(
             customer_id,
             _PAY,
@@ -168,6 +167,17 @@ class StripeSdkGateway(StripeRefunds):
             ),
         )
         return str(raw["id"])
+
+    async def is_credited(self, customer_id: str, operation_id: str) -> bool:
+        """See `StripeGateway.is_credited`."""
+        return await self._credit(customer_id, operation_id) is not None
+
+    async def _credit(self, customer_id: str, operation_id: str) -> str | None:
+        path = f"/v1/customers/{customer_id}/balance_transactions"
+        async for raw in self._lists.each(path, _PAY):
+            if (raw.get("metadata") or {}).get(OPERATION_KEY) == operation_id:
+                return str(raw["id"])
+        return None
 
     # --- subscriptions ---------------------------------------------------------------------
 

@@ -76,6 +76,13 @@ class StripeInvoices(StripeSession):
                 return read(customer_id, invoice_view, raw)
         return None
 
+    async def invoices_of(self, customer_id: str) -> Sequence[InvoiceView]:
+        """See `StripeGateway.invoices_of`."""
+        return [
+            read(customer_id, invoice_view, raw)
+            async for raw in self._lists.each("/v1/invoices", _PAY, customer=customer_id)
+        ]
+
     async def _invoice(
         self,
         invoice_id: str,

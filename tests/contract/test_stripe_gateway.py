@@ -419,10 +419,15 @@ async def test_credit_is_given_once_and_spent_at_finalization(stage: Stage) -> N
             description="paid late",
         )
     assert (await stage.gateway.customer(sub.customer_id)).balance_minor == -150
+    assert await stage.gateway.is_credited(sub.customer_id, key)
+    assert not await stage.gateway.is_credited(sub.customer_id, "op_other")
     draft = await renewal(stage, sub)
     assert draft.amount_due_minor == 400
     opened = await stage.gateway.finalize_invoice(op(), draft.id)
     assert opened.amount_remaining_minor == 250
+    listed = await stage.gateway.invoices_of(sub.customer_id)
+    assert listed[0].id == opened.id
+    assert {view.status for view in listed} == {"open", "paid"}
     assert (await stage.gateway.customer(sub.customer_id)).balance_minor == 0
 
 

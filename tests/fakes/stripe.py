@@ -371,6 +371,21 @@ class FakeStripe(FakeRefunds):
         arguments = {"customer_id": customer_id, "operation_id": operation_id}
         return await self._call("find_invoice", arguments, body)
 
+    async def invoices_of(self, customer_id: str) -> Sequence[InvoiceView]:
+        def body() -> Sequence[InvoiceView]:
+            found = [i for i in self.books.invoices.values() if i.customer.id == customer_id]
+            return [invoice.view() for invoice in reversed(found)]
+
+        return await self._call("invoices_of", {"customer_id": customer_id}, body)
+
+    async def is_credited(self, customer_id: str, operation_id: str) -> bool:
+        arguments = {"customer_id": customer_id, "operation_id": operation_id}
+        return await self._call(
+            "is_credited",
+            arguments,
+            lambda: operation_id in self._customer(customer_id).credits,
+        )
+
     async def invoice(self, invoice_id: str) -> InvoiceView:
         return await self._call(
             "invoice", {"invoice_id": invoice_id}, lambda: self._invoice(invoice_id).view()

@@ -1,0 +1,68 @@
+"""Finds at Stripe what another life of this bot did with money that this database has not placed.
+
+A backup that was put back, or a second bot: the money came, and found its home, before. It must not
+find another one (M9).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from billing import invoices as effects
+from billing.model import Settlement
+from billing.ports import StripeGateway
+from billing.store import operations, tenants
+from billing.unit import Runtime, Unit
+from billing.views import InvoiceView
+
+
+@dataclass(slots=True)
+class OtherLife:
+    """Asked when money does not simply pay the invoice that it was meant for: two lists."""
+
+    rt: Runtime
+    stripe: StripeGateway
+
+    async def placed_on(self, money: Settlement) -> InvoiceView | None:
+        """The invoice that shows that this money paid it, while no call of this life did."""
+        async with self.rt.unit() as unit:
+            tenant = await tenants.get(unit.tx, money.tenant)
+            if await payments_of(unit, money):
+                return None
+        if tenant is None or tenant.customer_id is None:
+            return None
+        for view in await self.stripe.invoices_of(tenant.customer_id):
+            if is_paid_by(view, money):
+                return view
+        return None
+
+    async def credited(self, money: Settlement) -> bool:
+        """Whether it stands on the customer's balance."""
+        async with self.rt.unit() as unit:
+            tenant = await tenants.get(unit.tx, money.tenant)
+        if tenant is None or tenant.customer_id is None:
+            return False
+        return await self.stripe.is_credited(tenant.customer_id, credit_name(money))
+
+
+def credit_name(money: Settlement) -> str:
+    """The operation is named after the money: the same credit given before a backup was restored is
+    found at Stripe by this name, and not given twice (M11)."""
+    return f"credit_{money.payment_hash}"
+
+
+async def payments_of(unit: Unit, money: Settlement) -> list[operations.Operation]:
+    """This life's calls that marked an invoice paid with it."""
+    found = await unit.tx.fetch_all(
+        operations.Operation, "operations.of_subject", subject=money.payment_hash
+    )
+    return [operation for operation in found if operation.kind == "pay_out_of_band"]
+
+
+def is_paid_by(view: InvoiceView, money: Settlement) -> bool:
+    """Marked by us with this hash, and paid off Stripe: not by a card that was faster."""
+    return (
+        view.status == "paid"
+        and view.metadata.get(effects.PAID_BY_KEY) == money.payment_hash
+        and view.amount_paid_off_stripe_minor > 0
+    )
