@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
@@ -153,8 +153,14 @@ class StripeGateway(RefundGateway, Protocol):
 
     async def pay_out_of_band(self, operation_id: str, invoice_id: str) -> InvoiceView: ...
 
-    async def pay_by_card(self, operation_id: str, invoice_id: str) -> InvoiceView:
-        """One explicit attempt with the customer's default payment method."""
+    async def pay_by_card(
+        self, operation_id: str, invoice_id: str, *, permit: Callable[[], bool]
+    ) -> InvoiceView:
+        """One explicit attempt with the customer's default payment method.
+
+        `permit` is asked when the request is about to be written; while it says no nothing is sent
+        and `StripeUnavailable` is raised.
+        """
         ...
 
     async def card_progress(self, invoice_id: str) -> CardProgress:

@@ -9,6 +9,7 @@ import stripe
 
 from billing.errors import StripeMissing, StripeRejected
 from billing.stripe_calls import CallClass
+from billing.stripe_http import written_only_if
 from billing.stripe_lists import read
 from billing.stripe_session import OPERATION_KEY, StripeSession, checked_metadata, options_for
 from billing.stripe_views import (
@@ -142,12 +143,15 @@ class StripeInvoices(StripeSession):
             lambda: self._v1.invoices.pay_async(invoice_id, {"paid_out_of_band": True}, options),
         )
 
-    async def pay_by_card(self, operation_id: str, invoice_id: str) -> InvoiceView:
+    async def pay_by_card(
+        self, operation_id: str, invoice_id: str, *, permit: Callable[[], bool]
+    ) -> InvoiceView:
         """`CardDeclined` when the card was tried and failed."""
         options = options_for(operation_id)
-        return await self._invoice(
-            invoice_id, lambda: self._v1.invoices.pay_async(invoice_id, {}, options)
-        )
+        with written_only_if(permit):
+            return await self._invoice(
+                invoice_id, lambda: self._v1.invoices.pay_async(invoice_id, {}, options)
+            )
 
     async def card_progress(self, invoice_id: str) -> CardProgress:
         """From the payment intents of the invoice's payments; the strongest of several."""

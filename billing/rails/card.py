@@ -50,7 +50,11 @@ class CardRail:
             await self._end(attempt.id, AttemptSeen.CARD_FAILED, "NOT_SENT")
             return "too_late"
         try:
-            view = await self.stripe.pay_by_card(operation.id, invoice.id)
+            # Asked again at the write: a process that stood still inside the call sends nothing,
+            # so that "no payment" means none once LOST_REQUEST_S have passed.
+            view = await self.stripe.pay_by_card(
+                operation.id, invoice.id, permit=lambda: self._may_call(attempt.prepared_at)
+            )
         except CardDeclined as error:
             await uninterrupted(self._end(attempt.id, AttemptSeen.CARD_FAILED, error.code))
         except (StripeRejected, StripeUnavailable):

@@ -460,15 +460,24 @@ async def open_renewal(stage: Stage, card: str) -> InvoiceView:
 
 async def test_a_good_card_pays(stage: Stage) -> None:
     invoice = await open_renewal(stage, "ok")
-    paid = await stage.gateway.pay_by_card(op(), invoice.id)
+    paid = await stage.gateway.pay_by_card(op(), invoice.id, permit=lambda: True)
     assert (paid.status, paid.amount_paid_off_stripe_minor) == ("paid", 0)
     assert await stage.gateway.card_progress(invoice.id) == "paid"
+
+
+async def test_m4_a_card_payment_that_comes_too_late_is_not_sent(stage: Stage) -> None:
+    invoice = await open_renewal(stage, "ok")
+    before = await stage.gateway.card_progress(invoice.id)
+    with pytest.raises(StripeUnavailable):
+        await stage.gateway.pay_by_card(op(), invoice.id, permit=lambda: False)
+    assert await stage.gateway.card_progress(invoice.id) == before
+    assert (await stage.gateway.invoice(invoice.id)).status == "open"
 
 
 async def test_a_declined_card_is_known_to_have_failed(stage: Stage) -> None:
     invoice = await open_renewal(stage, "decline")
     with pytest.raises(CardDeclined):
-        await stage.gateway.pay_by_card(op(), invoice.id)
+        await stage.gateway.pay_by_card(op(), invoice.id, permit=lambda: True)
     assert await stage.gateway.card_progress(invoice.id) == "failed"
     assert (await stage.gateway.invoice(invoice.id)).status == "open"
 
@@ -476,20 +485,20 @@ async def test_a_declined_card_is_known_to_have_failed(stage: Stage) -> None:
 async def test_a_card_that_asks_its_owner_waits(stage: Stage) -> None:
     invoice = await open_renewal(stage, "requires_action")
     with pytest.raises(CardDeclined):
-        await stage.gateway.pay_by_card(op(), invoice.id)
+        await stage.gateway.pay_by_card(op(), invoice.id, permit=lambda: True)
     assert await stage.gateway.card_progress(invoice.id) == "waiting_for_customer"
 
 
 async def test_a_card_in_progress_forbids_everything_else(stage: Stage) -> None:
     invoice = await open_renewal(stage, "processing")
-    assert (await stage.gateway.pay_by_card(op(), invoice.id)).status == "open"
+    assert (await stage.gateway.pay_by_card(op(), invoice.id, permit=lambda: True)).status == "open"
     assert await stage.gateway.card_progress(invoice.id) == "in_progress"
 
 
 async def test_without_a_card_nothing_is_tried(stage: Stage) -> None:
     invoice = await open_renewal(stage, "none")
     with pytest.raises(StripeRejected):
-        await stage.gateway.pay_by_card(op(), invoice.id)
+        await stage.gateway.pay_by_card(op(), invoice.id, permit=lambda: True)
     assert await stage.gateway.card_progress(invoice.id) == "none"
 
 

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
-from billing.errors import CardDeclined, StripeMissing, StripeRejected
+from billing.errors import CardDeclined, StripeMissing, StripeRejected, StripeUnavailable
 from billing.ports import Clock
 from billing.views import (
     AccountView,
@@ -453,7 +453,12 @@ class FakeStripe(FakeRefunds):
 
         return await self._change("pay_out_of_band", operation_id, invoice_id, change)
 
-    async def pay_by_card(self, operation_id: str, invoice_id: str) -> InvoiceView:
+    async def pay_by_card(
+        self, operation_id: str, invoice_id: str, *, permit: Callable[[], bool]
+    ) -> InvoiceView:
+        if not permit():
+            raise StripeUnavailable(invoice_id, "too late to be sent")
+
         def change(invoice: Invoice) -> None:
             _needs(invoice, "open", "uncollectible")
             if invoice.customer.card == "none":

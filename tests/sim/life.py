@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
+from billing.errors import StripeUnavailable
 from billing.store.engine import StoreLocked
 from billing.store.sqlite import SqliteEngine, Work
 from billing.unit import Wakeups
@@ -234,13 +235,24 @@ class Life:
 
     # --- ports ----------------------------------------------------------------------------------
 
-    async def call(self, name: str, effect: Callable[[], Awaitable[Any]]) -> Any:
-        """One call of a port through the world's network: slow, lost on the way there or back."""
+    async def call(
+        self,
+        name: str,
+        effect: Callable[[], Awaitable[Any]],
+        permit: Callable[[], bool] | None = None,
+    ) -> Any:
+        """One call of a port through the world's network: slow, lost on the way there or back.
+
+        `permit` is asked where the request leaves; what arrives late has left before.
+        """
         await self.point(f"{name} called")
         fault = self.world.network.fault(name)
         if fault.before_s:
             await asyncio.sleep(fault.before_s)
             await self.point(f"{name} on its way")
+        if permit is not None and not permit():
+            self.world.count("call_not_permitted")
+            raise StripeUnavailable(name, "too late to be sent")
         if fault.lost is not None:
             if fault.arrives_s is not None:
                 self.world.later(fault.arrives_s, f"{name} arrives after all", effect)
@@ -266,7 +278,12 @@ class Port:
             return method
 
         async def through(*args: Any, **kwargs: Any) -> Any:
-            return await self._life.call(f"{self._prefix}.{name}", lambda: method(*args, **kwargs))
+            permit = kwargs.get("permit")
+            if permit is not None:
+                kwargs["permit"] = lambda: True
+            return await self._life.call(
+                f"{self._prefix}.{name}", lambda: method(*args, **kwargs), permit
+            )
 
         self.__dict__[name] = through
         return through

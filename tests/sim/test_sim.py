@@ -21,6 +21,7 @@ FOUND_BY_THE_HUNT = {
     1062: "an earlier card failure, while our own request was under way",
     1070: "a renewal that swept up the lines of an addition",
     10278: "an addition's invoice that was voided by hand once its requests had died",
+    30008: "a process that stood still between the permit for a card payment and its call",
     5005: "a fake Stripe that kept a debt it had put on a voided invoice",
 }
 """What these seeds broke when they were found; the world has moved on, the situations recur."""

@@ -250,7 +250,7 @@ def _writes(gateway: StripeGateway, key: str) -> list[Callable[[], Any]]:
         lambda: gateway.annotate_invoice(key, "in_1", {"a": "b"}),
         lambda: gateway.void_invoice(key, "in_1"),
         lambda: gateway.pay_out_of_band(key, "in_1"),
-        lambda: gateway.pay_by_card(key, "in_1"),
+        lambda: gateway.pay_by_card(key, "in_1", permit=lambda: True),
         *([] if not key.strip() else [first]),
     ]
 
