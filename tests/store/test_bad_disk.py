@@ -20,7 +20,7 @@ from tests.unit.billing.test_m01_crashes import is_over, pay_by_hand
 from tests.world import World
 
 STRIDE = 23
-"""Every how many-th operation is tried; `PURSER_ALL_FAULTS=1` tries each."""
+"""Every how many-th operation is tried; `PURSER_ALL_FAULTS=1`, as `.ci/run` says, tries each."""
 
 
 async def world_on(path: Path, vfs: str) -> World:
