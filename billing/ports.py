@@ -15,6 +15,7 @@ from billing.views import (
     EventPage,
     InvoiceView,
     ItemChange,
+    PreviewView,
     Prorations,
     SubscriptionView,
 )
@@ -107,8 +108,19 @@ class StripeGateway(RefundGateway, Protocol):
         subscription_id: str,
         changes: Sequence[ItemChange],
         prorations: Prorations,
+        *,
+        proration_at: int | None = None,
     ) -> SubscriptionView:
-        """One atomic items=[…] update."""
+        """One atomic items=[…] update. `proration_at` (epoch seconds within the running period):
+        as of when lines are prorated, so that they are what a preview said; else as of now."""
+        ...
+
+    async def preview_change(
+        self, subscription_id: str, changes: Sequence[ItemChange], *, proration_at: int | None
+    ) -> PreviewView:
+        """What these changes would cost; nothing is written. With `proration_at`: their proration
+        lines as an invoice of their own. Without: the next renewal, nothing prorated. For a
+        subscription that makes no more invoices a `StripeRejected`."""
         ...
 
     async def set_cancel_at_period_end(

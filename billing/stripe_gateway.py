@@ -10,12 +10,21 @@ from billing.stripe_calls import CallClass
 from billing.stripe_lists import read
 from billing.stripe_refunds import StripeRefunds
 from billing.stripe_session import OPERATION_KEY, checked_metadata, options_for
-from billing.stripe_views import Raw, customer_view
-from billing.views import AccountView, CustomerView, ItemChange, Prorations, SubscriptionView
+from billing.stripe_views import Raw, customer_view, preview_view
+from billing.views import (
+    AccountView,
+    CustomerView,
+    ItemChange,
+    PreviewView,
+    Prorations,
+    SubscriptionView,
+)
 
 if TYPE_CHECKING:
     from stripe.params import (
         CustomerCreateParams,
+        InvoiceCreatePreviewParams,
+        InvoiceCreatePreviewParamsSubscriptionDetailsItem,
         PriceCreateParams,
         SubscriptionCreateParams,
         SubscriptionUpdateParams,
@@ -54,6 +63,14 @@ def _checked_price(
 
 
 def _item_params(change: ItemChange) -> SubscriptionUpdateParamsItem:
+    if change.item_id is None:
+        return {"price": change.price_id, "quantity": change.quantity}
+    if change.quantity == 0:
+        return {"id": change.item_id, "deleted": True}
+    return {"id": change.item_id, "quantity": change.quantity}
+
+
+def _preview_item(change: ItemChange) -> InvoiceCreatePreviewParamsSubscriptionDetailsItem:
     if change.item_id is None:
         return {"price": change.price_id, "quantity": change.quantity}
     if change.quantity == 0:
@@ -237,6 +254,8 @@ class StripeSdkGateway(StripeRefunds):
         subscription_id: str,
         changes: Sequence[ItemChange],
         prorations: Prorations,
+        *,
+        proration_at: int | None = None,
     ) -> SubscriptionView:
         """One atomic update of `changes` (at least one)."""
         if not changes:
@@ -245,7 +264,27 @@ class StripeSdkGateway(StripeRefunds):
             "items": [_item_params(change) for change in changes],
             "proration_behavior": prorations,
         }
+        if proration_at is not None:
+            params["proration_date"] = proration_at
         return await self._update_subscription(operation_id, subscription_id, params)
+
+    async def preview_change(
+        self, subscription_id: str, changes: Sequence[ItemChange], *, proration_at: int | None
+    ) -> PreviewView:
+        """See `StripeGateway.preview_change` (docs.stripe.com/api/invoices/create_preview)."""
+        params: InvoiceCreatePreviewParams = {
+            "subscription": subscription_id,
+            "subscription_details": {
+                "items": [_preview_item(change) for change in changes],
+                "proration_behavior": "none" if proration_at is None else "always_invoice",
+            },
+        }
+        if proration_at is not None:
+            params["subscription_details"]["proration_date"] = proration_at
+        raw = await self._raw(
+            subscription_id, _READ, lambda: self._v1.invoices.create_preview_async(params)
+        )
+        return read(subscription_id, preview_view, raw)
 
     async def set_cancel_at_period_end(
         self, operation_id: str, subscription_id: str, cancel: bool

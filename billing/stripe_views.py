@@ -15,6 +15,7 @@ from billing.views import (
     CustomerView,
     InvoiceStatus,
     InvoiceView,
+    PreviewView,
     StripeEvent,
     SubscriptionItemView,
     SubscriptionView,
@@ -113,6 +114,15 @@ def invoice_view(raw: Raw) -> InvoiceView:
         metadata=_metadata(raw),
         covers_from=covers_from,
         covers_until=covers_until,
+    )
+
+
+def preview_view(raw: Raw) -> PreviewView:
+    """https://docs.stripe.com/api/invoices/create_preview"""
+    return PreviewView(
+        total_minor=_int(raw, "total"),
+        amount_due_minor=_int(raw, "amount_due"),
+        currency=_text(raw, "currency"),
     )
 
 

@@ -110,6 +110,16 @@ class ItemChange:
     item_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class PreviewView:
+    """An invoice that Stripe would make, of which nothing was written; minor units of `currency`.
+    `amount_due_minor` is what is left of `total_minor` after the customer's credit."""
+
+    total_minor: int
+    amount_due_minor: int
+    currency: str
+
+
 CardProgress: TypeAlias = Literal["none", "in_progress", "waiting_for_customer", "failed", "paid"]
 
 

@@ -299,6 +299,46 @@ async def test_one_update_adds_and_removes_prices(stage: Stage) -> None:
         await stage.gateway.update_items(op(), sub.id, [ItemChange(pro, 1)], "none")
 
 
+async def test_a_preview_writes_nothing_and_what_it_said_is_invoiced(stage: Stage) -> None:
+    """K (tier change: quote, invoice): the quote's moment is kept, so an hour later it holds."""
+    sub = await running(stage)
+    item, pro = sub.items[0], await price(stage, "pro", 900)
+    switch = [ItemChange(pro, 1), ItemChange(item.price_id, 0, item.id)]
+    await stage.advance(10 * DAY_S)
+    at = stage.now()
+    now = await stage.gateway.preview_change(sub.id, switch, proration_at=at)
+    then = await stage.gateway.preview_change(sub.id, switch, proration_at=None)
+    assert 300 < now.total_minor < 400
+    assert (now.amount_due_minor, now.currency) == (now.total_minor, "usd")
+    assert then.total_minor == then.amount_due_minor == 900
+    assert (await stage.gateway.subscription(sub.id)).items == sub.items
+    assert await stage.gateway.open_invoices() == []
+    await stage.advance(3600)
+    await stage.gateway.update_items(op(), sub.id, switch, "create_prorations", proration_at=at)
+    invoice = await stage.gateway.create_pending_invoice(
+        op(), customer_id=sub.customer_id, subscription_id=sub.id
+    )
+    assert invoice is not None
+    assert invoice.total_minor == now.total_minor
+
+
+async def test_a_preview_counts_credit_and_refuses_what_is_over(stage: Stage) -> None:
+    sub = await running(stage)
+    item = sub.items[0]
+    await stage.gateway.credit_customer(
+        op(), customer_id=sub.customer_id, amount_minor=100, currency="usd", description="x"
+    )
+    more = [ItemChange(item.price_id, 2, item.id)]
+    then = await stage.gateway.preview_change(sub.id, more, proration_at=None)
+    assert (then.total_minor, then.amount_due_minor) == (800, 700)
+    with pytest.raises(StripeRejected):
+        # Before its period.
+        await stage.gateway.preview_change(sub.id, more, proration_at=stage.now() - 90 * DAY_S)
+    await stage.gateway.cancel_subscription(op(), sub.id)
+    with pytest.raises(StripeRejected):
+        await stage.gateway.preview_change(sub.id, more, proration_at=None)
+
+
 async def test_an_incomplete_subscription_takes_no_changes(stage: Stage) -> None:
     sub = await subscribe(stage)
     item = sub.items[0]

@@ -15,6 +15,7 @@ from billing.views import (
     EventPage,
     InvoiceView,
     ItemChange,
+    PreviewView,
     Prorations,
     SubscriptionView,
 )
@@ -27,6 +28,7 @@ from tests.fakes.stripe_books import (
     Price,
     Subscription,
     add_month,
+    amounts,
 )
 from tests.fakes.stripe_refunds import FakeRefunds
 
@@ -274,6 +276,8 @@ class FakeStripe(FakeRefunds):
         subscription_id: str,
         changes: Sequence[ItemChange],
         prorations: Prorations,
+        *,
+        proration_at: int | None = None,
     ) -> SubscriptionView:
         if not changes:
             raise ValueError("an update changes something")
@@ -281,10 +285,9 @@ class FakeStripe(FakeRefunds):
         def body() -> SubscriptionView:
             sub = self._changeable(subscription_id)
             quantities = self._quantities_after(sub, changes)
+            if prorations == "create_prorations":
+                sub.pending += self._prorated(sub, quantities, proration_at)
             for item, quantity in quantities:
-                old = item.quantity if item in sub.items else 0
-                if prorations == "create_prorations" and old != quantity:
-                    self.books.prorate(sub, old, quantity, item.price)
                 item.quantity = quantity
             sub.items = [item for item, quantity in quantities if quantity]
             self.books.tell("customer.subscription.updated", sub)
@@ -294,8 +297,51 @@ class FakeStripe(FakeRefunds):
             "subscription_id": subscription_id,
             "changes": tuple(changes),
             "prorations": prorations,
+            "proration_at": proration_at,
         }
         return await self._write("update_items", operation_id, arguments, body)
+
+    def _prorated(
+        self, sub: Subscription, after: list[tuple[Item, int]], at: int | None
+    ) -> list[int]:
+        """Credit the whole old quantity, debit the new one, for what is left then."""
+        at = self.books.now if at is None else at
+        if not sub.period_start <= at <= sub.period_end:
+            raise rejected(sub.id, "the proration date is not within the current period")
+        lines: list[int] = []
+        for item, quantity in after:
+            old = item.quantity if item in sub.items else 0
+            if old != quantity:
+                lines += self.books.proration(sub, old, quantity, item.price, at)
+        return lines
+
+    async def preview_change(
+        self, subscription_id: str, changes: Sequence[ItemChange], *, proration_at: int | None
+    ) -> PreviewView:
+        def body() -> PreviewView:
+            sub = self._subscription(subscription_id)
+            if sub.is_terminal:
+                raise rejected(sub.id, "no upcoming invoice", "invoice_upcoming_none")
+            after = self._quantities_after(sub, changes)
+            if proration_at is not None:
+                lines = self._prorated(sub, after, proration_at)
+            elif sub.cancel_at_period_end:
+                lines = list(sub.pending)
+            else:
+                lines = [quantity * item.price.amount_minor for item, quantity in after]
+                lines += sub.pending
+            if not lines:
+                raise rejected(sub.id, "no upcoming invoice", "invoice_upcoming_none")
+            total = sum(lines)
+            due, _ = amounts(total, sub.customer.balance_minor, sub.customer.currency or "usd")
+            return PreviewView(total, due, sub.customer.currency or "usd")
+
+        arguments = {
+            "subscription_id": subscription_id,
+            "changes": tuple(changes),
+            "proration_at": proration_at,
+        }
+        return await self._call("preview_change", arguments, body)
 
     def _changeable(self, subscription_id: str) -> Subscription:
         sub = self._subscription(subscription_id)

@@ -172,6 +172,14 @@ class Invoice:
         )
 
 
+def amounts(total: int, balance: int, currency: str) -> tuple[int, int]:
+    """What is due at finalization and the balance after it; too little becomes debt."""
+    owed = total + balance
+    if total <= 0 or owed <= 0 or owed < minimum_charge_minor(currency):
+        return 0, owed
+    return owed, 0
+
+
 class Books:
     """The account. `run_to(now)` lets everything happen that is due by then, in order of time."""
 
@@ -301,12 +309,10 @@ class Books:
 
     def finalize(self, invoice: Invoice) -> None:
         """Balance and minimum charge come in here, as at Stripe."""
-        customer, total = invoice.customer, invoice.total
-        owed = total + customer.balance_minor
-        if total <= 0 or owed <= 0 or owed < minimum_charge_minor(invoice.currency):
-            due, customer.balance_minor = 0, owed
-        else:
-            due, customer.balance_minor = owed, 0
+        customer = invoice.customer
+        due, customer.balance_minor = amounts(
+            invoice.total, customer.balance_minor, invoice.currency
+        )
         invoice.status = "open"
         invoice.amount_due = invoice.remaining = due
         invoice.number = f"F-{len(self.invoices):04d}"
@@ -382,10 +388,8 @@ class Books:
 
     # --- items -----------------------------------------------------------------------------
 
-    def prorate(self, sub: Subscription, old: int, new: int, price: Price) -> None:
+    def proration(self, sub: Subscription, old: int, new: int, price: Price, at: int) -> list[int]:
         """Credit the whole old quantity, debit the new one, each floored, for what is left."""
-        left = max(0, sub.period_end - self.now) / (sub.period_end - sub.period_start)
-        if old:
-            sub.pending.append(-math.floor(old * price.amount_minor * left))
-        if new:
-            sub.pending.append(math.floor(new * price.amount_minor * left))
+        left = max(0, sub.period_end - at) / (sub.period_end - sub.period_start)
+        lines = [-math.floor(old * price.amount_minor * left)] if old else []
+        return lines + ([math.floor(new * price.amount_minor * left)] if new else [])

@@ -166,15 +166,15 @@ def prorations(world: World, sub: Obj, changes: list[Change], at_s: int) -> list
         if old:
             out.append(_part(world, sub, old, at_s, -1))
         if new:
-            out.append(_part(world, sub, new, at_s, 1))
+            out.append(_part(world, sub, new, at_s, 1, is_new=old is None))
     return out
 
 
-def _part(world: World, sub: Obj, item: Obj, at_s: int, sign: int) -> Obj:
+def _part(world: World, sub: Obj, item: Obj, at_s: int, sign: int, *, is_new: bool = False) -> Obj:
     price = world.get("price", item["_price"])
     start, end = item["current_period_start"], item["current_period_end"]
     recurring = price["recurring"]
-    if sign > 0 and start == at_s:  # a new item: the whole is the full cycle around it
+    if is_new:  # the whole is the full cycle around it
         start = _cycle_start(sub, recurring, end)
     left = max(0, end - at_s)
     quantity = item["quantity"]
