@@ -72,7 +72,7 @@ class Accounts:
     async def _show_again(
         self, unit: Unit, command: Command, invoice: Invoice, request: PaymentRequest
     ) -> None:
-        carried = await invoices.relays_of(unit.tx, invoice.id)
+        carried = await invoices.named_relays(unit.tx, invoice.id)
         await answer(
             unit,
             command,

@@ -9,11 +9,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from billing import plan_effects
 from billing.dunning import Policy
-from billing.model import AttemptState, HostedRelay, Invoice, Rail, RelayState
+from billing.model import (
+    AttemptState,
+    HostedRelay,
+    Invoice,
+    PlanChangeState,
+    Rail,
+    RelayState,
+)
 from billing.receipts import receipt
 from billing.standing import restore
-from billing.store import dunning, invoices, ledger, payments, tenants
+from billing.store import dunning, invoices, ledger, payments, plan_changes, tenants
 from billing.unit import Unit
 from billing.views import InvoiceView
 
@@ -78,16 +86,21 @@ async def carry(unit: Unit, invoice: Invoice, relay_ids: list[str]) -> None:
     await invoices.link_relays(unit.tx, invoice.id, relay_ids)
     if invoice.status == "paid":
         await _bring_up(unit, invoice)
+        await plan_effects.apply_paid(unit, invoice)
 
 
 async def is_orphaned(unit: Unit, invoice_id: str) -> bool:
-    """It carries relays, and every one of them ended without ever coming up, or it was dunned to
-    the end: nothing is owed on it any more."""
+    """All that it is for was given up: relays that ended without ever coming up, changes of plan
+    that were undone; or it was dunned to the end: nothing is owed on it any more."""
     carried = await invoices.relays_of(unit.tx, invoice_id)
-    is_over = bool(carried) and all(relay.state is RelayState.ENDED for relay in carried)
-    if is_over and await dunning.has_ended(unit.tx, invoice_id):
+    is_over = all(relay.state is RelayState.ENDED for relay in carried)
+    if carried and is_over and await dunning.has_ended(unit.tx, invoice_id):
         return True
-    return is_over and all(relay.activated_at is None for relay in carried)
+    changes = await plan_changes.of_invoice(unit.tx, invoice_id)
+    return bool(carried or changes) and all(
+        [relay.state is RelayState.ENDED and relay.activated_at is None for relay in carried]
+        + [change.state is PlanChangeState.UNDONE for change in changes]
+    )
 
 
 async def date_stops(unit: Unit, invoice_id: str, until: int) -> None:
@@ -109,11 +122,13 @@ async def _on_paid(unit: Unit, invoice: Invoice, view: InvoiceView) -> None:
     await unit.tx.execute("invoices.set_paid", id=invoice.id, now=unit.now, paid_by=paid_by)
     await unit.record("invoice.settled", tenant=invoice.tenant, subject=invoice.id, paid_by=paid_by)
     brought = await _bring_up(unit, invoice)
+    changed = await plan_effects.apply_paid(unit, invoice)
     if view.covers_until is not None:
         await date_stops(unit, invoice.id, view.covers_until)
     await tenants.want_sync(unit.tx, invoice.tenant, due_at=unit.now)
     if invoice.total_minor > 0:
-        carried = await invoices.relays_of(unit.tx, invoice.id)
+        named = await invoices.named_relays(unit.tx, invoice.id)
+        new_plan = {change.relay_id for change in changed}
         await unit.say(
             f"invoice:{invoice.id}:paid",
             invoice.tenant,
@@ -122,8 +137,9 @@ async def _on_paid(unit: Unit, invoice: Invoice, view: InvoiceView) -> None:
             amount_minor=invoice.total_minor,
             currency=invoice.currency,
             paid_by=paid_by,
-            relays=[relay.name for relay in carried],
+            relays=[relay.name for relay in named],
             brought_up=[relay.name for relay in brought],
+            changed=[relay.name for relay in named if relay.id in new_plan],
             **await receipt(unit, invoice, view, view.metadata.get(PAID_BY_KEY)),
         )
 

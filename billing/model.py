@@ -92,6 +92,7 @@ class Tenant:
     sync_due_at: int | None
     sync_attempts: int
     sync_wishes: int
+    ending_subscription_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,18 @@ class HostedRelay:
     created_at: int
     expires_at: int | None
     activated_at: int | None
+    lapses_at: int | None
+    resumes: int
+
+    @property
+    def is_renewed(self) -> bool:
+        """It belongs into the subscription. Delinquency does not change that (C10): only a stop
+        does, or that its subscription ended and nobody said `resume` yet (C9)."""
+        return (
+            self.state is not RelayState.ENDED
+            and self.stop_requested_at is None
+            and self.lapses_at is None
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,3 +337,51 @@ class Change:
     created_at: int
     done_at: int | None
     outcome: str | None
+    proration_at: int | None
+    begun_at: int | None
+
+
+class PlanChangeState(StrEnum):
+    """A change of a relay's plan: an offer (wanted, quoted), confirmed (confirmed, ordered,
+    scheduled), or over. `ordered`: it is in the subscription and waits for its invoice."""
+
+    WANTED = "wanted"
+    QUOTED = "quoted"
+    CONFIRMED = "confirmed"
+    ORDERED = "ordered"
+    SCHEDULED = "scheduled"
+    APPLIED = "applied"
+    UNDONE = "undone"
+    CANCELLED = "cancelled"
+    REPLACED = "replaced"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class PlanChange:
+    """One wish for another plan. `next_at`, `proration_at` and `due_until` are billing time,
+    `quote_expires_at` is wire time; amounts are minor units of `currency`."""
+
+    id: str
+    tenant: str
+    relay_id: str
+    kind: str
+    from_plan: str
+    to_plan: str
+    state: PlanChangeState
+    code: str | None
+    currency: str
+    now_minor: int | None
+    next_minor: int | None
+    next_at: int | None
+    proration_at: int | None
+    quote_expires_at: int | None
+    due_until: int | None
+    invoice_id: str | None
+    applied_rev: int | None
+    attempts: int
+    next_try_at: int | None
+    created_at: int
+    confirmed_at: int | None
+    ended_at: int | None
+    problem: str | None

@@ -8,7 +8,8 @@ from typing import Final
 
 import structlog
 
-from billing.model import HostedRelay, RelayState
+from billing.model import HostedRelay, PlanChange, RelayState
+from billing.open_money import is_with_renewal, may_be_paid
 from billing.parallel import by_group
 from billing.plans import Catalogue
 from billing.ports import (
@@ -18,7 +19,7 @@ from billing.ports import (
     RelayRefused,
     RelayUnreachable,
 )
-from billing.store import invoices, payments, tenants
+from billing.store import invoices, tenants
 from billing.unit import Runtime, Unit
 
 log = structlog.stdlib.get_logger("purser")
@@ -106,13 +107,16 @@ class RelayKeeper:
             url=url,
         )
         if relay.state is RelayState.ACTIVE:
+            changed = await unit.tx.fetch_one(
+                PlanChange, "plan_changes.applied_by", relay_id=relay.id, rev=relay.wanted_rev
+            )
             await unit.say(
                 f"relay:{relay.id}:up:{relay.wanted_rev}",
                 relay.tenant,
-                "relay_up",
+                "relay_up" if changed is None else "plan_applied",
                 name=relay.name,
                 url=url,
-                plan=relay.plan,
+                plan=self.catalogue.get(relay.plan).title if changed else relay.plan,
             )
 
     async def _failed(
@@ -165,19 +169,13 @@ class RelayKeeper:
 
 
 async def _money_may_come(unit: Unit, relay: HostedRelay) -> bool:
-    """Never take from somebody whose payment is under way or being placed (M13)."""
-    carriers = await unit.tx.fetch_all(_InvoiceId, "relays.invoices_of", relay_id=relay.id)
-    for carrier in carriers:
-        invoice = await invoices.get(unit.tx, carrier.invoice_id)
-        if invoice is not None and invoice.status == "paid":
+    """Never take from somebody whose payment is under way or being placed (M13). What a renewal
+    carries is paid with it, and ends with it."""
+    for carrier in await unit.tx.fetch_all(_InvoiceId, "relays.invoices_of", relay_id=relay.id):
+        if await may_be_paid(unit, carrier.invoice_id):
             return True
-        for attempt in await payments.attempts_of(unit.tx, carrier.invoice_id):
-            if attempt.state in ("prepared", "in_flight"):
-                return True
-        for request in await payments.requests_of(unit.tx, carrier.invoice_id):
-            money = await payments.settlement(unit.tx, request.payment_hash)
-            if request.state == "open" or (money is not None and money.next_try_at is not None):
-                return True
+        if await is_with_renewal(unit, carrier.invoice_id):
+            return True
     return False
 
 

@@ -14,8 +14,8 @@ import structlog
 from billing import invoices as effects
 from billing.errors import PurserError, StripeMissing, StripeRejected
 from billing.model import Invoice, RelayState, Settlement, SettlementState
-from billing.owing import owe
 from billing.other_life import OtherLife, credit_name, is_paid_by, payments_of
+from billing.owing import owe
 from billing.parallel import by_group
 from billing.ports import StripeGateway
 from billing.store import invoices, ledger, operations, payments, tenants

@@ -7,17 +7,23 @@ taken up where it stopped; before a new key Stripe is asked for what the old one
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 from billing import invoices as effects
+from billing import plan_effects
 from billing.errors import PurserError, StripeRejected
-from billing.model import Change, Tenant
+from billing.model import Change, PlanChangeState, RelayState, Tenant
+from billing.open_money import RENEWAL
 from billing.ports import StripeGateway
 from billing.stated_relays import state_relays
-from billing.store import tenants
+from billing.store import invoices, plan_changes, tenants
 from billing.store.operations import NEW_KEY_AFTER_S, NEW_KEY_AFTER_TRIES
 from billing.unit import Runtime, Unit
 from billing.views import InvoiceView, ItemChange, Prorations, SubscriptionView
+
+CLOCK_SLACK_S: Final = 300
+"""Stripe's clock and ours may differ so far: a renewal is never missed for that."""
 
 
 @dataclass(slots=True)
@@ -30,12 +36,11 @@ class Changer:
     async def advance(self, tenant: Tenant, change: Change) -> None:
         """To the end of the change, or an error; raises the gateway's errors."""
         async with self.rt.unit() as unit:
-            await unit.tx.execute("changes.tried", id=change.id)
+            await unit.tx.execute("changes.tried", id=change.id, billing_now=unit.billing_now)
+            change = replace(change, begun_at=change.begun_at or unit.billing_now)
             if change.kind != "create" and tenant.subscription_id is None:
                 # It ended under the change: compare anew.
-                await unit.tx.execute(
-                    "changes.finish", id=change.id, now=unit.now, outcome="subscription is over"
-                )
+                await _finish(unit, change, "subscription is over")
                 return
         if change.kind != "create" and change.step == "items":
             # Quantities and flags are absolute: saying them again under a new key is harmless.
@@ -44,11 +49,15 @@ class Changer:
             match change.kind:
                 case "create":
                     await self._create(tenant, change)
-                case "add":
+                case "add" | "upgrade":
                     await self._add(tenant, change)
-                case "reduce":
+                case "add_later" | "upgrade_later":
+                    view = await self._update(tenant, change, "create_prorations")
+                    await self._provide(tenant, change)
+                    await self._done(tenant, change, view, "on the next invoice")
+                case "set" | "reduce":
                     view = await self._update(tenant, change, "none")
-                    await self._done(tenant, change, view, "reduced")
+                    await self._done(tenant, change, view, "set")
                 case "cancel" | "keep":
                     view = await self.stripe.set_cancel_at_period_end(
                         change.items_operation_id,
@@ -65,9 +74,7 @@ class Changer:
                 current = await unit.tx.fetch_one(Change, "changes.running", tenant=tenant.pubkey)
                 if current is not None and current.step == "invoice":
                     raise
-                await unit.tx.execute(
-                    "changes.finish", id=change.id, now=unit.now, outcome=f"refused: {error.what}"
-                )
+                await _finish(unit, change, f"refused: {error.what}")
                 await unit.record(
                     "subscription.change_refused",
                     tenant=tenant.pubkey,
@@ -129,33 +136,80 @@ class Changer:
                 subscription_id=subscription_id,
             )
         if invoice is None:
-            invoice = await self._renewal_since(change, subscription_id)
+            invoice = await self._swept_up(change, subscription_id)
+        if invoice is None:
+            await self._start_over(change)
+            return
         await self._carry(tenant, change, invoice)
         view = await self.stripe.subscription(subscription_id)
         await self._done(tenant, change, view, invoice.id)
 
-    async def _renewal_since(self, change: Change, subscription_id: str) -> InvoiceView:
-        """A renewal that came before our invoice took the proration lines with it: it carries
-        what was ordered. Else nobody would pay for it (M12)."""
-        # Invoices live in billing time, orders were stored in wire time; the change's own time
-        # starts anew with every new key.
-        ahead_s = self.rt.clock.billing_now() - self.rt.clock.now()
-        async with self.rt.unit() as unit:
-            relays = await tenants.relays_of(unit.tx, change.tenant)
-        ordered = set(json.loads(change.relays))
-        ordered_at = max((r.created_at for r in relays if r.id in ordered), default=unit.now)
+    async def _swept_up(self, change: Change, subscription_id: str) -> InvoiceView | None:
+        """A renewal that came before our invoice took the proration lines with it: it carries what
+        was ordered, else nobody would pay for it (M12)."""
+        begun_at = (change.begun_at or change.created_at) - CLOCK_SLACK_S
         view = await self.stripe.subscription(subscription_id)
+        found: list[InvoiceView] = []
         if view.latest_invoice_id is not None:
-            latest = await self.stripe.invoice(view.latest_invoice_id)
-            is_renewal = latest.billing_reason == "subscription_cycle"
-            if is_renewal and latest.created_at >= ordered_at + ahead_s:
-                return latest
-        raise PurserError(subscription_id, "an addition made no proration lines to pay")
+            found.append(await self.stripe.invoice(view.latest_invoice_id))
+        async with self.rt.unit() as unit:
+            known = await invoices.of_tenant(unit.tx, change.tenant)
+        found += [
+            await self.stripe.invoice(invoice.id)
+            for invoice in known
+            if invoice.subscription_id == subscription_id and invoice.created_at >= begun_at
+        ]
+        for invoice in sorted(found, key=lambda i: i.created_at):
+            if invoice.billing_reason == RENEWAL and invoice.created_at >= begun_at:
+                return invoice
+        return None
+
+    async def _start_over(self, change: Change) -> None:
+        """The lines are neither pending nor on a renewal: somebody took them away. The seats were
+        not paid for; the next comparison takes them back and orders them again."""
+        async with self.rt.unit() as unit:
+            await _finish(unit, change, "its proration lines are gone")
+            await tenants.want_sync(unit.tx, change.tenant, due_at=unit.now, fresh=False)
+            await self.rt.alarm(
+                unit,
+                f"lines_gone:{change.id}",
+                f"The proration lines of change {change.id} of tenant {change.tenant[:16]}… are "
+                "gone from Stripe without an invoice of ours. Purser orders it again; if somebody "
+                "invoiced them by hand, void that invoice.",
+            )
 
     async def _carry(self, tenant: Tenant, change: Change, invoice: InvoiceView) -> None:
         async with self.rt.unit() as unit:
             stored = await effects.refresh(unit, tenant.pubkey, invoice)
-            await effects.carry(unit, stored, json.loads(change.relays))
+            carried: list[str] = []
+            for relay_id in json.loads(change.relays):
+                plan_change = await plan_changes.live_of(unit.tx, relay_id)
+                if plan_change is None or plan_change.state is not PlanChangeState.ORDERED:
+                    carried.append(relay_id)
+                    continue
+                await unit.tx.execute(
+                    "plan_changes.set_invoice", id=plan_change.id, invoice_id=stored.id
+                )
+            await effects.carry(unit, stored, carried)
+
+    async def _provide(self, tenant: Tenant, change: Change) -> None:
+        """In good standing: at once, the price is on the next invoice."""
+        async with self.rt.unit() as unit:
+            for relay_id in json.loads(change.relays):
+                plan_change = await plan_changes.live_of(unit.tx, relay_id)
+                if plan_change is not None and plan_change.state is PlanChangeState.ORDERED:
+                    await plan_effects.apply(unit, plan_change)
+                relay = await tenants.relay(unit.tx, relay_id)
+                if relay is None or relay.state is not RelayState.PENDING_PAYMENT:
+                    continue
+                await tenants.move_relay(unit.tx, relay, RelayState.ACTIVE, now=unit.now)
+                await unit.record(
+                    "relay.active",
+                    tenant=tenant.pubkey,
+                    subject=relay.id,
+                    was=relay.state.value,
+                    because="good_standing",
+                )
 
     async def _renew_keys(self, change: Change) -> None:
         """The new keys serve the next try: this one still uses the stored row it was given."""
@@ -182,6 +236,7 @@ class Changer:
             _subscription_of(tenant),
             _load_changes(change.quantities),
             prorations,
+            proration_at=change.proration_at,
         )
 
     async def _done(
@@ -189,7 +244,7 @@ class Changer:
     ) -> None:
         async with self.rt.unit() as unit:
             await store_subscription(unit, tenant.pubkey, view)
-            await unit.tx.execute("changes.finish", id=change.id, now=unit.now, outcome=outcome)
+            await _finish(unit, change, outcome)
             await unit.record(
                 "subscription.changed",
                 tenant=tenant.pubkey,
@@ -198,6 +253,66 @@ class Changer:
                 status=view.status,
                 outcome=outcome,
             )
+
+
+def new_change(
+    rt: Runtime,
+    tenant: str,
+    kind: str,
+    quantities: str,
+    relays: list[str],
+    *,
+    proration_at: int | None = None,
+) -> Change:
+    """With fresh operation ids; `quantities` is JSON as `dump_changes` makes it."""
+    return Change(
+        id=rt.ids.new("chg"),
+        tenant=tenant,
+        kind=kind,
+        step="items",
+        quantities=quantities,
+        relays=json.dumps(relays),
+        items_operation_id=rt.ids.new("op"),
+        invoice_operation_id=rt.ids.new("op"),
+        invoice_id=None,
+        attempts=0,
+        created_at=rt.clock.now(),
+        done_at=None,
+        outcome=None,
+        proration_at=proration_at,
+        begun_at=None,
+    )
+
+
+async def store_change(unit: Unit, change: Change) -> None:
+    """The intent, with all that recovery needs (M1)."""
+    await unit.tx.execute(
+        "changes.insert",
+        id=change.id,
+        tenant=change.tenant,
+        kind=change.kind,
+        quantities=change.quantities,
+        relays=change.relays,
+        items_operation_id=change.items_operation_id,
+        invoice_operation_id=change.invoice_operation_id,
+        created_at=change.created_at,
+        proration_at=change.proration_at,
+    )
+    await unit.record(
+        "subscription.change",
+        tenant=change.tenant,
+        subject=change.id,
+        change=change.kind,
+        quantities=change.quantities,
+    )
+
+
+async def _finish(unit: Unit, change: Change, outcome: str) -> None:
+    """Whatever it left without an invoice is only confirmed again, not ordered."""
+    await unit.tx.execute("changes.finish", id=change.id, now=unit.now, outcome=outcome)
+    for plan_change in await plan_changes.live_of_tenant(unit.tx, change.tenant):
+        if plan_change.relay_id in json.loads(change.relays):
+            await unit.tx.execute("plan_changes.unorder", id=plan_change.id)
 
 
 async def store_subscription(unit: Unit, pubkey: str, view: SubscriptionView) -> None:

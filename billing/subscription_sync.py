@@ -7,33 +7,43 @@ One change at a time is planned by the pure `billing.subscriptions`, stored, and
 from __future__ import annotations
 
 import json
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
 
 from billing.errors import ConfigurationWrong, PurserError, StripeMissing, StripeRejected
-from billing.model import Change, HostedRelay, RelayState, Tenant
+from billing.good_standing import owes_nothing
+from billing.model import Change, HostedRelay, PlanChange, Tenant
 from billing.parallel import by_group
+from billing.plan_changes import Provision, Seats, count_seats
+from billing.plan_orders import PlanOrders
+from billing.plan_quotes import Pricer
 from billing.plans import Catalogue
 from billing.ports import StripeGateway
+from billing.price_book import PriceBook
 from billing.relays import back_off_s
-from billing.store import operations, tenants
-from billing.subscription_changes import Changer, dump_changes, store_subscription
+from billing.store import operations, plan_changes, tenants
+from billing.subscription_changes import (
+    Changer,
+    dump_changes,
+    new_change,
+    store_change,
+    store_subscription,
+)
 from billing.subscriptions import (
     AddItems,
     CancelAtPeriodEnd,
     CreateSubscription,
     InSync,
     KeepRunning,
-    ReduceItems,
+    SetItems,
     Step,
     WaitForFirstPayment,
     next_step,
     price_relays,
 )
-from billing.unit import Runtime
+from billing.unit import Runtime, Unit
 from billing.views import SubscriptionView
 
 log = structlog.stdlib.get_logger("purser")
@@ -52,7 +62,14 @@ class SubscriptionSync:
     catalogue: Catalogue
     changer: Changer
     email_domain: str | None = None
-    prices: dict[str, str] = field(default_factory=dict)
+    provision: Provision = "paid"
+    prices: PriceBook = field(init=False)
+    plan_orders: PlanOrders = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.prices = PriceBook(self.rt, self.stripe, self.catalogue)
+        pricer = Pricer(self.rt, self.stripe, self.catalogue, self.prices)
+        self.plan_orders = PlanOrders(self.rt, pricer, self.provision)
 
     async def run_once(self, now: int) -> int:
         """Visit the tenants that are due; one's error is its own."""
@@ -111,24 +128,25 @@ class SubscriptionSync:
     # --- what is to be done ---------------------------------------------------------------------
 
     async def _plan(self, tenant: Tenant, relays: list[HostedRelay]) -> Change | None:
-        living = [r for r in relays if not _is_over(r)]
-        paid = [r for r in living if not self.catalogue.get(r.plan).is_free]
-        wanted = [r for r in paid if _is_wanted(r)]
-        if not wanted and tenant.customer_id is None:
+        async with self.rt.unit() as unit:
+            live = {
+                c.relay_id: c for c in await plan_changes.live_of_tenant(unit.tx, tenant.pubkey)
+            }
+            uncarried = await tenants.uncarried(unit.tx, tenant.pubkey)
+        seats = count_seats(relays, live, uncarried, self.catalogue)
+        if not seats.all_ids and tenant.customer_id is None:
             return None
         tenant = await self._ensure_customer(tenant)
         actual = await self._actual(tenant)
         if actual is None or actual.is_terminal:
             # Nothing is begun for an order whose time has run out: it ends in a moment (C25).
             now = self.rt.clock.billing_now()
-            wanted = [r for r in wanted if r.expires_at is None or r.expires_at > now]
-        ordered = await self._ordered(tenant, wanted)
-        staying = Counter(r.plan for r in wanted if r.id not in ordered)
-        coming = Counter(r.plan for r in wanted if r.id in ordered)
+            relays = [r for r in relays if r.expires_at is None or r.expires_at > now]
+            seats = count_seats(relays, live, uncarried, self.catalogue)
         priced = price_relays(
-            staying,
-            coming,
-            current_prices={p: await self._price_of(p) for p in staying.keys() | coming.keys()},
+            seats.staying,
+            seats.ordered,
+            current_prices=await self.prices.of(seats.staying.keys() | seats.ordered.keys()),
             actual=actual,
         )
         step = next_step(priced.desired, actual, ordered=priced.ordered)
@@ -136,28 +154,12 @@ class SubscriptionSync:
             # Money for the first invoice that died may still come and pay for this; its request's
             # death asks for this comparison again.
             return None
-        change = self._change_of(tenant, step, wanted, ordered)
-        if change is None:
-            return None
+        if isinstance(step, InSync) and actual is not None and not actual.is_terminal:
+            return await self.plan_orders.next_upgrade(tenant, live.values())
         async with self.rt.unit() as unit:
-            await unit.tx.execute(
-                "changes.insert",
-                id=change.id,
-                tenant=change.tenant,
-                kind=change.kind,
-                quantities=change.quantities,
-                relays=change.relays,
-                items_operation_id=change.items_operation_id,
-                invoice_operation_id=change.invoice_operation_id,
-                created_at=unit.now,
-            )
-            await unit.record(
-                "subscription.change",
-                tenant=tenant.pubkey,
-                subject=change.id,
-                change=change.kind,
-                quantities=change.quantities,
-            )
+            change = await self._change_of(unit, tenant, step, seats)
+            if change is not None:
+                await _begin(unit, change, [live[r] for r in seats.ordered_ids if r in live])
         return change
 
     async def _money_may_come(self, tenant: Tenant) -> bool:
@@ -165,69 +167,28 @@ class SubscriptionSync:
             count = await unit.tx.scalar("payments.count_undecided", tenant=tenant.pubkey)
         return isinstance(count, int) and count > 0
 
-    async def _ordered(self, tenant: Tenant, wanted: list[HostedRelay]) -> frozenset[str]:
-        """Relays that wait for payment and that no living invoice carries yet (M12)."""
-        async with self.rt.unit() as unit:
-            found = await unit.tx.fetch_all(_RelayId, "relays.uncarried", tenant=tenant.pubkey)
-        return frozenset(row.id for row in found) & {relay.id for relay in wanted}
-
-    def _change_of(
-        self, tenant: Tenant, step: Step, wanted: list[HostedRelay], ordered: frozenset[str]
+    async def _change_of(
+        self, unit: Unit, tenant: Tenant, step: Step, seats: Seats
     ) -> Change | None:
+        # A first invoice carries every relay; an addition only what was ordered, so that paying it
+        # never brings up a relay that another invoice carries.
+        relays = seats.ordered_ids
         match step:
             case InSync() | WaitForFirstPayment():
                 return None
             case CreateSubscription(quantities=quantities):
                 kind, what = "create", json.dumps(dict(quantities), sort_keys=True)
+                relays = seats.all_ids
             case AddItems(changes=changes):
-                kind, what = "add", dump_changes(changes)
-            case ReduceItems(changes=changes):
-                kind, what = "reduce", dump_changes(changes)
+                is_later = await owes_nothing(unit, tenant.pubkey, self.provision)
+                kind, what = "add_later" if is_later else "add", dump_changes(changes)
+            case SetItems(changes=changes):
+                kind, what = "set", dump_changes(changes)
             case CancelAtPeriodEnd():
                 kind, what = "cancel", "{}"
             case KeepRunning():
                 kind, what = "keep", "{}"
-        # A first invoice carries every relay; an addition only what was ordered, so that paying it
-        # never brings up a relay that another invoice carries.
-        carried = [r.id for r in wanted if kind == "create" or r.id in ordered]
-        return Change(
-            id=self.rt.ids.new("chg"),
-            tenant=tenant.pubkey,
-            kind=kind,
-            step="items",
-            quantities=what,
-            relays=json.dumps(carried),
-            items_operation_id=self.rt.ids.new("op"),
-            invoice_operation_id=self.rt.ids.new("op"),
-            invoice_id=None,
-            attempts=0,
-            created_at=self.rt.clock.now(),
-            done_at=None,
-            outcome=None,
-        )
-
-    async def _price_of(self, plan_id: str) -> str:
-        """Looked up or created by lookup key; a price is never missing in silence (M12)."""
-        if plan_id not in self.prices:
-            plan = self.catalogue.get(plan_id)
-            if plan.amount_minor is None:
-                raise PurserError(plan_id, "a free plan has no price")
-            async with self.rt.unit() as unit:
-                operation = await operations.begin(
-                    unit.tx, self.rt, "ensure_price", plan.lookup_key
-                )
-            price_id = await self.stripe.ensure_price(
-                operation.id,
-                lookup_key=plan.lookup_key,
-                product_name=plan.title,
-                amount_minor=plan.amount_minor,
-                currency=plan.currency,
-                interval=plan.interval,
-            )
-            async with self.rt.unit() as unit:
-                await operations.finish(unit.tx, operation.id, price_id, now=unit.now)
-            self.prices[plan_id] = price_id
-        return self.prices[plan_id]
+        return new_change(self.rt, tenant.pubkey, kind, what, relays)
 
     async def _ensure_customer(self, tenant: Tenant) -> Tenant:
         if tenant.customer_id is not None:
@@ -283,15 +244,9 @@ class SubscriptionSync:
         return view
 
 
-@dataclass(frozen=True, slots=True)
-class _RelayId:
-    id: str
-
-
-def _is_over(relay: HostedRelay) -> bool:
-    return relay.state is RelayState.ENDED
-
-
-def _is_wanted(relay: HostedRelay) -> bool:
-    """To be renewed. Delinquency does not change the subscription (C10), only a stop does."""
-    return not _is_over(relay) and relay.stop_requested_at is None
+async def _begin(unit: Unit, change: Change, ordered: list[PlanChange]) -> None:
+    """Intent first (M1). Changes from a free plan are ordered with it, like new relays."""
+    await store_change(unit, change)
+    if change.kind in ("create", "add", "add_later"):
+        for plan_change in ordered:
+            await unit.tx.execute("plan_changes.order", id=plan_change.id)

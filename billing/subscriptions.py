@@ -9,13 +9,15 @@ the next call sees what is really there.
 | none, or terminal | something | CreateSubscription |
 | incomplete | anything | WaitForFirstPayment (Stripe takes no item changes then) |
 | running | nothing | CancelAtPeriodEnd once, then InSync |
-| running, set to end | something | KeepRunning; without `ordered`, AddItems beside `ending` first |
-| running | fewer than there are, new orders aside | ReduceItems |
-| running | more than there are | AddItems |
+| running, set to end | something | KeepRunning |
+| running | other seats than those that stay | SetItems |
+| running | new orders | AddItems |
 
-A mixed change is two updates (M12): reducing never prorates, adding always does, and one update has
-one proration behaviour. Reducing goes first, since a crash in between then leaves the tenant with
-less to pay; only where it would empty the subscription, which Stripe refuses, adding goes first.
+A mixed change is two updates (M12): adding what was ordered prorates and is invoiced, setting never
+prorates, and one update has one proration behaviour. What is set is either given up, and nothing is
+given back for it, or paid for already: a relay that is resumed, a change of plan that was undone, a
+seat that somebody took away in the Dashboard. Setting goes first; only where it would empty the
+subscription, which Stripe refuses, adding goes first.
 
 Quantities alone cannot tell a relay that stays from one that takes another's place: one relay
 stopped and one ordered on the same plan look like no change, and the new one would never be
@@ -51,8 +53,8 @@ class AddItems:
 
 
 @dataclass(frozen=True, slots=True)
-class ReduceItems:
-    """Proration `none`: relays stop at the period's end, so there is nothing to give back."""
+class SetItems:
+    """Proration `none`, up or down: there is nothing to give back and nothing more to pay."""
 
     changes: tuple[ItemChange, ...]
 
@@ -80,7 +82,7 @@ class InSync:
 Step: TypeAlias = (
     CreateSubscription
     | AddItems
-    | ReduceItems
+    | SetItems
     | CancelAtPeriodEnd
     | KeepRunning
     | WaitForFirstPayment
@@ -92,14 +94,11 @@ def next_step(
     desired: Mapping[str, int],
     actual: SubscriptionView | None,
     *,
-    ending: Mapping[str, int] = _NONE,
     ordered: Mapping[str, int] = _NONE,
 ) -> Step:
-    """All three are quantities by price id. `desired`: of the relays to be renewed. `ordered`: of
-    those among them that no invoice carries yet; once an `AddItems` has been invoiced they are not
-    ordered any more. `ending`: of the relays that still run on paid time and will not be renewed;
-    it matters only while the subscription is set to end and no `ordered` is given. The latter two
-    keep a new relay from riding on the seat of one that is leaving (M12).
+    """Both are quantities by price id. `desired`: of the relays to be renewed. `ordered`: of those
+    among them that no invoice carries yet; once an `AddItems` has been invoiced they are not
+    ordered any more. It keeps a new relay from riding on the seat of one that is leaving (M12).
     """
     wanted = _positive(desired)
     if actual is None or actual.is_terminal:
@@ -108,61 +107,32 @@ def next_step(
         return WaitForFirstPayment()
     if not wanted:
         return InSync() if actual.cancel_at_period_end else CancelAtPeriodEnd()
-    new = {price: min(count, wanted.get(price, 0)) for price, count in _positive(ordered).items()}
-    if not actual.cancel_at_period_end:
-        return _make_room(wanted, new, actual) or _change_items(wanted, actual)
-    if new:
+    if actual.cancel_at_period_end:
         return KeepRunning()
-    both = {
-        price: wanted.get(price, 0) + ending.get(price, 0)
-        for price in wanted.keys() | _positive(ending).keys()
-    }
-    added = _increases(both, actual)
-    return AddItems(added) if added else KeepRunning()
-
-
-def _make_room(
-    wanted: Mapping[str, int], ordered: Mapping[str, int], actual: SubscriptionView
-) -> Step | None:
-    """Seats beyond the relays that stay belong to relays that left: they go before orders come, or
-    orders come beside them where nothing else would be left."""
-    staying = {price: count - ordered.get(price, 0) for price, count in wanted.items()}
-    surplus = tuple(
-        ItemChange(item.price_id, staying.get(item.price_id, 0), item.id)
-        for item in actual.items
-        if ordered and staying.get(item.price_id, 0) < item.quantity
-    )
-    if not surplus:
-        return None
-    if any(staying.get(item.price_id, 0) for item in actual.items):
-        return ReduceItems(surplus)
-    quantities = {item.price_id: item.quantity for item in actual.items}
-    beside = {price: quantities.get(price, 0) + count for price, count in ordered.items()}
-    added = _increases(beside, actual)
-    return AddItems(added) if added else None
-
-
-def _change_items(wanted: Mapping[str, int], actual: SubscriptionView) -> Step:
-    added = _increases(wanted, actual)
-    reduced = tuple(
-        ItemChange(item.price_id, wanted.get(item.price_id, 0), item.id)
-        for item in actual.items
-        if wanted.get(item.price_id, 0) < item.quantity
-    )
-    would_empty = all(wanted.get(item.price_id, 0) == 0 for item in actual.items)
-    if reduced and not (added and would_empty):
-        return ReduceItems(reduced)
+    new = {price: min(count, wanted.get(price, 0)) for price, count in _positive(ordered).items()}
+    staying = _positive({price: count - new.get(price, 0) for price, count in wanted.items()})
+    if staying:
+        changes = differences(staying, actual)
+        if changes:
+            return SetItems(changes)
+    else:
+        # Every seat belongs to a relay that left: orders come beside them, then those go.
+        wanted = {item.price_id: item.quantity for item in actual.items}
+        for price, count in new.items():
+            wanted[price] = wanted.get(price, 0) + count
+    added = tuple(c for c in differences(wanted, actual) if c.quantity)
     return AddItems(added) if added else InSync()
 
 
-def _increases(wanted: Mapping[str, int], actual: SubscriptionView) -> tuple[ItemChange, ...]:
+def differences(wanted: Mapping[str, int], actual: SubscriptionView) -> tuple[ItemChange, ...]:
+    """The rows of one atomic update that makes the subscription's quantities by price id these."""
     items = {item.price_id: item for item in actual.items}
     changes: list[ItemChange] = []
-    for price, quantity in sorted(wanted.items()):
-        item = items.get(price)
-        if item is None:
+    for price in sorted(wanted.keys() | items.keys()):
+        quantity, item = wanted.get(price, 0), items.get(price)
+        if item is None and quantity:
             changes.append(ItemChange(price, quantity))
-        elif item.quantity < quantity:
+        elif item is not None and item.quantity != quantity:
             changes.append(ItemChange(price, quantity, item.id))
     return tuple(changes)
 

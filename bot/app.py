@@ -160,6 +160,7 @@ class App:
             self._worker("inbound", parts.intake.inbound, QUICK_S),
             self._rebuild(),
             self._gated("events", parts.workers.events, QUICK_S),
+            self._gated("plans", parts.workers.plans, QUICK_S),
             self._gated("subscriptions", parts.workers.sync, QUICK_S),
             self._gated("collection", parts.workers.collector, QUICK_S),
             self._worker("resolver", parts.workers.resolver, QUICK_S),

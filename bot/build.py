@@ -25,6 +25,8 @@ from billing.model import Rail
 from billing.orders import Orders
 from billing.outbox import OutboxWorker
 from billing.payer_replies import Witness
+from billing.plan_desk import PlanDesk
+from billing.plan_worker import PlanWorker
 from billing.plans import Catalogue
 from billing.ports import HostedRelays
 from billing.preflight import Preflight
@@ -110,6 +112,7 @@ class Workers:
 
     events: EventWorker
     sync: SubscriptionSync
+    plans: PlanWorker
     collector: Collector
     resolver: Resolver
     placer: Placer
@@ -241,6 +244,7 @@ def _build_intake(core: Core) -> Intake:
         Accounts(desk),
         WalletCommands(desk, core.book),
         Promises(desk, config.dunning_policy()),
+        PlanDesk(desk, core.catalogue),
     )
     inbox = Inbox(
         clock=core.clock,
@@ -261,17 +265,21 @@ def _build_workers(core: Core) -> Workers:
         rt, config.keys, core.vault, core.pool, directory, own_relays, frozenset(own_relays)
     )
     resolver, sweeper = Resolver(rt, core.wallets), Sweeper(rt, core.wallets)
+    provision = config.subscriptions.provision
+    sync = SubscriptionSync(
+        rt,
+        stripe,
+        core.catalogue,
+        Changer(rt, stripe),
+        email_domain=config.stripe.email_domain,
+        provision=provision,
+    )
     return Workers(
         events=EventWorker(
             rt, Handlers(rt, stripe), livemode=config.livemode, account=config.stripe.account
         ),
-        sync=SubscriptionSync(
-            rt,
-            stripe,
-            core.catalogue,
-            Changer(rt, stripe),
-            email_domain=config.stripe.email_domain,
-        ),
+        sync=sync,
+        plans=PlanWorker(rt, sync.plan_orders.pricer, core.catalogue, provision),
         collector=Collector(
             rt,
             stripe,

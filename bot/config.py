@@ -38,6 +38,7 @@ from bot.config_sections import (
     RegistrationSection,
     SandboxSection,
     StoreSection,
+    SubscriptionsSection,
 )
 from bot.nostr.keys import Keys
 from bot.nostr.nip19 import parse_pubkey
@@ -69,6 +70,7 @@ class Config(Section):
     dunning: DunningSection = Field(default_factory=DunningSection)
     plans: dict[str, PlanSection] = Field(default_factory=dict)
     registration: RegistrationSection = Field(default_factory=RegistrationSection)
+    subscriptions: SubscriptionsSection = Field(default_factory=SubscriptionsSection)
     relay_host: RelayHostSection = Field(default_factory=RelayHostSection)
     logs: LogsSection = Field(default_factory=LogsSection)
     sandbox: SandboxSection = Field(default_factory=SandboxSection)

@@ -121,6 +121,21 @@ class RegistrationSection(Section):
     )
 
 
+class SubscriptionsSection(Section):
+    """[subscriptions]: when what was ordered comes up, and how a subscription ends."""
+
+    provision: Literal["paid", "good_standing"] = setting(
+        '"paid": additions and upgrades apply when their invoice is paid; "good_standing": at once'
+        " for who owes nothing, the price on the next invoice.",
+        "paid",
+    )
+    stop: Literal["period_end", "now_with_credit"] = setting(
+        'Stopping the last paid relay ends the subscription with its period ("period_end") or now,'
+        ' with credit for what was paid and not used ("now_with_credit").',
+        "period_end",
+    )
+
+
 class LogsSection(Section):
     """[logs]: what is written to standard error."""
 

@@ -39,6 +39,9 @@ from billing.model import (
 from billing.orders import Orders
 from billing.outbox import OutboxWorker
 from billing.payer_replies import Witness
+from billing.plan_changes import Provision
+from billing.plan_desk import PlanDesk
+from billing.plan_worker import PlanWorker
 from billing.plans import Catalogue, Plan
 from billing.ports import RelayAnswer
 from billing.preflight import Preflight
@@ -301,6 +304,7 @@ class World:
         self.courier = StubCourier(self.clock)
         self.payee_kind = payee_kind
         self.network: str | None = None
+        self.provision: Provision = "paid"
         self.commands = 0
         self.timeline = Timeline()
         self.away_after_s = 86_400
@@ -343,11 +347,17 @@ class World:
         self.refunds = RefundWorker(rt, self.stripe, lightning)
         self.refund_desk = RefundDesk(rt, self.stripe, StubQuoter(self.clock))
         self.keeper = RelayKeeper(rt, host, self.catalogue, "relays.example")
-        self.sync = SubscriptionSync(rt, self.stripe, self.catalogue, Changer(rt, self.stripe))
+        self.sync = SubscriptionSync(
+            rt, self.stripe, self.catalogue, Changer(rt, self.stripe), provision=self.provision
+        )
+        self.plan_worker = PlanWorker(
+            rt, self.sync.plan_orders.pricer, self.catalogue, self.provision
+        )
         self.events = EventWorker(rt, Handlers(rt, self.stripe), livemode=False)
         self.outbox = OutboxWorker(rt, courier)
         self.desk = Desk(rt, Policy(None))
         self.orders = Orders(self.desk, self.catalogue)
+        self.plan_desk = PlanDesk(self.desk, self.catalogue)
         self.accounts = Accounts(self.desk)
         self.promises = Promises(self.desk, self.timeline)
         vault = Vault(KeyRing((Key("k1", bytes(32)),)), self.ids)
@@ -391,6 +401,7 @@ class World:
         world.refund_wallets = self.refund_wallets
         world.timeline, world.quoter = self.timeline, self.quoter
         world.away_after_s = self.away_after_s
+        world.provision = self.provision
         world.stripe.before = world.stripe.after = lambda name, arguments: None
         world.payer, world.payer.witness = self.payer, world.witness
         world._build()
@@ -477,6 +488,7 @@ class World:
                 self.events,
                 self.prober,
                 self.preflight,
+                self.plan_worker,
                 self.sync,
                 self.collector,
                 self.resolver,

@@ -44,7 +44,7 @@ class ManualRail:
             assert current is not None
             if live or current.state is not RequestState.OPEN:
                 return False
-            carried = await invoices.relays_of(unit.tx, invoice.id)
+            carried = await invoices.named_relays(unit.tx, invoice.id)
             await unit.tx.execute("payments.show_request", id=request.id, now=unit.now)
             await unit.tx.execute("invoices.shown", id=invoice.id)
             await unit.say(

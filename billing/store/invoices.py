@@ -66,3 +66,8 @@ async def link_relays(tx: Tx, invoice_id: str, relay_ids: list[str]) -> None:
     """It carries these relays; repeats change nothing."""
     for relay_id in relay_ids:
         await tx.execute("relays.link_invoice", invoice_id=invoice_id, relay_id=relay_id)
+
+
+async def named_relays(tx: Tx, invoice_id: str) -> list[HostedRelay]:
+    """The relays it is about, for people: carried ones, and those whose new plan it pays for."""
+    return await tx.fetch_all(HostedRelay, "relays.on_invoice", invoice_id=invoice_id)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from billing.model import Connection, ConnectionState, HostedRelay, RelayState, Tenant
 from billing.store.engine import Tx
 
@@ -54,6 +56,12 @@ async def relay(tx: Tx, relay_id: str) -> HostedRelay | None:
 async def relays_of(tx: Tx, pubkey: str) -> list[HostedRelay]:
     """All of a tenant, oldest first, ended ones too."""
     return await tx.fetch_all(HostedRelay, "relays.of_tenant", tenant=pubkey)
+
+
+async def uncarried(tx: Tx, pubkey: str) -> frozenset[str]:
+    """Ids of the relays that wait for payment and that no living invoice carries yet (M12)."""
+    found = await tx.fetch_all(_RelayId, "relays.uncarried", tenant=pubkey)
+    return frozenset(row.id for row in found)
 
 
 async def living_relay_named(tx: Tx, name: str) -> HostedRelay | None:
@@ -113,3 +121,8 @@ async def insert_connection(tx: Tx, connection: Connection) -> None:
 async def end_payer(tx: Tx, pubkey: str, state: ConnectionState, *, now: int) -> int:
     """Replaced or switched off; stays resolvable. Rows ended: 0 or 1."""
     return await tx.execute("connections.end_payer", tenant=pubkey, state=state.value, now=now)
+
+
+@dataclass(frozen=True, slots=True)
+class _RelayId:
+    id: str

@@ -12,7 +12,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Final
 
 from billing.money import exponent, format_fiat, format_sats
-from bot.dm import texts_dunning, texts_refunds, texts_wallets
+from bot.dm import texts_dunning, texts_plans, texts_refunds, texts_wallets
 from bot.dm.wording import Facts, Text, amount, date, names
 
 MAX_BYTES: Final = 8000
@@ -154,6 +154,8 @@ def _invoice_paid(f: Facts) -> str:
     }.get(str(f["paid_by"]), "")
     what = f" for {names(f['relays'])}" if f.get("relays") else ""
     up = f" {names(f['brought_up'])} comes up now." if f["brought_up"] else ""
+    if f.get("changed"):
+        up += f" {names(f['changed'])} changes plan now."
     said = f"Paid{' ' + how if how else ''}: {amount(f)}{what}. Thank you.{up}"
     return "\n".join([said, *_receipt(f)])
 
@@ -275,6 +277,18 @@ TEXTS: Final[Mapping[str, Text]] = {
         f"The order of {f['name']} was not paid in time and has ended; nothing is owed for it. "
         f"To order it again: new {f['name']} {f['plan']}"
     ),
+    "plan_pricing": texts_plans.plan_pricing,
+    "plan_quote": texts_plans.plan_quote,
+    "plan_no_price": texts_plans.plan_no_price,
+    "plan_kept": texts_plans.plan_kept,
+    "plan_not_now": texts_plans.plan_not_now,
+    "plan_open": texts_plans.plan_open,
+    "plan_confirmed": texts_plans.plan_confirmed,
+    "plan_scheduled": texts_plans.plan_scheduled,
+    "plan_applied": texts_plans.plan_applied,
+    "plan_undone": texts_plans.plan_undone,
+    "no_such_offer": texts_plans.no_such_offer,
+    "offer_over": texts_plans.offer_over,
     "wallet_connecting": lambda f: f"Asking your wallet {f['wallet']} what it can do…",
     "wallet_ready": texts_wallets.wallet_ready,
     "wallet_silent": texts_wallets.wallet_silent,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from billing.errors import StripeUnavailable
 from billing.model import Activity, OutboxMessage
 from billing.store.migrate import migrate
 from billing.store.open import open_engine
@@ -63,7 +64,7 @@ def everything_said() -> dict[str, list[dict[str, object]]]:
 
 async def _play() -> dict[str, list[dict[str, object]]]:
     found: dict[str, list[dict[str, object]]] = {}
-    for play in (_commands, _refusals, _late_money, _stripe_side):
+    for play in (_commands, _refusals, _late_money, _stripe_side, _plan_changes):
         engine = await open_engine(":memory:", driver="inline")
         await migrate(engine)
         world = World(engine)
@@ -168,6 +169,53 @@ async def _stripe_side(world: World) -> None:
     customer.deleted = True
     books.tell("customer.deleted", customer)
     await world.settle_down()
+
+
+async def _plan_changes(world: World) -> None:
+    async def ask(plan: str, name: str = "alice") -> str:
+        await world.plan_desk.ask(await world.command("plan"), name, plan)
+        world.clock.advance(4)
+        await world.settle_down()
+        return str((await world.messages())[-1][1].get("code"))
+
+    async def confirm(code: str) -> None:
+        await world.plan_desk.confirm(await world.command("confirm"), code)
+        world.clock.advance(4)
+        await world.settle_down()
+
+    await world.connect_wallet()
+    await world.orders.new(await world.command("new"), "alice", "basic")
+    await ask("pro")  # before it is paid
+    await world.settle_down()
+    await world.pass_time(60, step=10)
+    await ask("basic")
+    replaced = await ask("pro")
+    code = await ask("pro")
+    for given in ("nonsense", replaced, code, code):
+        await confirm(given)
+    await world.pass_time(60, step=10)
+    await ask("basic")
+    await ask("pro")
+    await confirm(await ask("basic"))
+    await ask("basic")
+    world.payer.behaviour = "refuses"
+    await world.pass_time(35 * 86400, step=6 * 3600)
+    await ask("pro")  # while a renewal is owed
+    await world.accounts.pay(await world.command("pay"))
+    await world.settle_down()
+    (request,) = [r for r in await world.requests() if r.state.value == "open"]
+    world.payee.settle(request.payment_hash)
+    await world.pass_time(120, step=30)
+    await confirm(await ask("pro"))
+    await world.pass_time(26 * 3600, step=1800)
+    world.stripe.before = _preview_fails
+    await ask("pro")
+    await world.pass_time(600, step=10)
+
+
+def _preview_fails(name: str, arguments: object) -> None:
+    if name == "preview_change":
+        raise StripeUnavailable("sub", "busy")
 
 
 def test_what_was_really_said_renders(everything_said: dict[str, list[dict[str, object]]]) -> None:

@@ -3,9 +3,9 @@
 -- name: insert
 -- A change; the unique index refuses a second beside a running one.
 INSERT INTO changes (id, tenant, kind, step, quantities, relays, items_operation_id,
-    invoice_operation_id, created_at)
+    invoice_operation_id, created_at, proration_at)
 VALUES (:id, :tenant, :kind, 'items', :quantities, :relays, :items_operation_id,
-    :invoice_operation_id, :created_at)
+    :invoice_operation_id, :created_at, :proration_at)
 
 -- name: running
 -- The change of a tenant that has not ended.
@@ -16,8 +16,9 @@ SELECT * FROM changes WHERE tenant = :tenant AND done_at IS NULL
 UPDATE changes SET step = :step, invoice_id = :invoice_id WHERE id = :id AND done_at IS NULL
 
 -- name: tried
--- One more try.
-UPDATE changes SET attempts = attempts + 1 WHERE id = :id
+-- One more try; the first one's billing time is kept: what it makes at Stripe is not older.
+UPDATE changes SET attempts = attempts + 1, begun_at = COALESCE(begun_at, :billing_now)
+WHERE id = :id
 
 -- name: renew_operations
 -- New keys for a new logical attempt, after Stripe was asked and had nothing of the old ones.

@@ -115,3 +115,16 @@ WHERE id = :id
 -- name: in_step
 -- The relay host needs no telling, unless something changed meanwhile.
 UPDATE hosted_relays SET sync_due_at = NULL WHERE id = :id AND wanted_rev = applied_rev
+
+-- name: set_plan
+-- Compare-and-set to another plan; the relay host is told (a new revision).
+UPDATE hosted_relays
+SET plan = :to_plan, wanted_rev = wanted_rev + 1, sync_due_at = :now, sync_attempts = 0
+WHERE id = :id AND plan = :from_plan AND state <> 'ended'
+
+-- name: on_invoice
+-- The relays that an invoice names: those it carries, and those whose change of plan it pays for.
+SELECT * FROM hosted_relays WHERE id IN (
+    SELECT relay_id FROM invoice_relays WHERE invoice_id = :invoice_id
+    UNION SELECT relay_id FROM plan_changes WHERE invoice_id = :invoice_id
+) ORDER BY created_at, id

@@ -11,6 +11,7 @@ from billing.accounts import Accounts
 from billing.connections import WalletCommands
 from billing.desk import Command, Desk
 from billing.orders import Orders
+from billing.plan_desk import PlanDesk
 from billing.promises import Promises
 
 MAX_COMMAND_CHARS: Final = 2000
@@ -26,6 +27,7 @@ class Services:
     accounts: Accounts
     wallets: WalletCommands
     promises: Promises
+    plan_desk: PlanDesk
 
 
 Run: TypeAlias = Callable[[Services, Command, list[str]], Awaitable[None]]
@@ -67,6 +69,17 @@ async def _stop(s: Services, command: Command, words: list[str]) -> None:
     await s.orders.stop(command, words[0], confirmed=confirmed)
 
 
+async def _plan(s: Services, command: Command, words: list[str]) -> None:
+    if words[0].lower() == "confirm":
+        await s.plan_desk.confirm(command, words[1])
+    else:
+        await s.plan_desk.ask(command, words[0], words[1])
+
+
+async def _confirm(s: Services, command: Command, words: list[str]) -> None:
+    await s.plan_desk.confirm(command, words[0])
+
+
 async def _wallet(s: Services, command: Command, words: list[str]) -> None:
     if not words:
         await s.wallets.show(command)
@@ -97,6 +110,8 @@ ENTRIES: Final = (
     Entry("plans", "plans", "what you can order, and the prices", _plans),
     Entry("new", "new <name> <plan>", "order a relay", _new, 2, 2),
     Entry("relays", "relays", "your relays and their state", _relays),
+    Entry("plan", "plan <relay> <plan>", "what another plan would cost", _plan, 2, 2),
+    Entry("confirm", "confirm <code>", "take what was offered", _confirm, 1, 1),
     Entry("stop", "stop <relay>", "end a relay with its paid period", _stop, 1, 2),
     Entry("wallet", "wallet <nwc uri>", "pay from this wallet from now on", _wallet, 0, 1),
     Entry("wallet off", "wallet off", "stop paying from it", _wallet),

@@ -23,6 +23,8 @@ CREATE INDEX dunning_windows_open ON dunning_windows (next_look_at) WHERE closed
 
 CREATE INDEX dunning_windows_tenant ON dunning_windows (tenant) WHERE closed_at IS NULL;
 
+CREATE INDEX hosted_relays_lapses ON hosted_relays (lapses_at) WHERE lapses_at IS NOT NULL;
+
 CREATE UNIQUE INDEX hosted_relays_name ON hosted_relays (name) WHERE state <> 'ended';
 
 CREATE INDEX hosted_relays_sync_due ON hosted_relays (sync_due_at) WHERE sync_due_at IS NOT NULL;
@@ -64,6 +66,19 @@ CREATE INDEX payment_requests_lookup_due ON payment_requests (next_lookup_at)
 CREATE UNIQUE INDEX payment_requests_one_live ON payment_requests (invoice_id)
     WHERE state = 'open';
 
+CREATE INDEX plan_changes_invoice ON plan_changes (invoice_id) WHERE invoice_id IS NOT NULL;
+
+CREATE UNIQUE INDEX plan_changes_one_live ON plan_changes (relay_id)
+    WHERE state IN ('confirmed', 'ordered', 'scheduled');
+
+CREATE UNIQUE INDEX plan_changes_one_offer ON plan_changes (relay_id)
+    WHERE state IN ('wanted', 'quoted');
+
+CREATE INDEX plan_changes_open ON plan_changes (state)
+    WHERE state IN ('wanted', 'quoted', 'confirmed', 'ordered', 'scheduled');
+
+CREATE INDEX plan_changes_tenant ON plan_changes (tenant);
+
 CREATE INDEX refunds_due ON refunds (next_try_at) WHERE next_try_at IS NOT NULL;
 
 CREATE UNIQUE INDEX refunds_one_live ON refunds (invoice_id)
@@ -96,10 +111,11 @@ CREATE TABLE activity (
     facts TEXT NOT NULL
 ) STRICT;
 
-CREATE TABLE changes (
+CREATE TABLE "changes" (
     id TEXT PRIMARY KEY,
     tenant TEXT NOT NULL REFERENCES tenants (pubkey),
-    kind TEXT NOT NULL CHECK (kind IN ('create', 'add', 'reduce', 'cancel', 'keep')),
+    kind TEXT NOT NULL CHECK (kind IN ('create', 'add', 'add_later', 'upgrade', 'upgrade_later',
+        'set', 'reduce', 'cancel', 'cancel_now', 'keep')),
     step TEXT NOT NULL CHECK (step IN ('items', 'invoice', 'done')),
     quantities TEXT NOT NULL,
     relays TEXT NOT NULL,
@@ -109,7 +125,9 @@ CREATE TABLE changes (
     attempts INTEGER NOT NULL DEFAULT 0,
     created_at INTEGER NOT NULL,
     done_at INTEGER,
-    outcome TEXT
+    outcome TEXT,
+    proration_at INTEGER,
+    begun_at INTEGER
 ) STRICT;
 
 CREATE TABLE connections (
@@ -197,7 +215,7 @@ CREATE TABLE hosted_relays (
     created_at INTEGER NOT NULL,
     expires_at INTEGER,
     activated_at INTEGER
-) STRICT;
+, lapses_at INTEGER, resumes INTEGER NOT NULL DEFAULT 0) STRICT;
 
 CREATE TABLE inbox_events (
     event_id TEXT PRIMARY KEY,
@@ -363,6 +381,35 @@ CREATE TABLE payment_requests (
     watch_until INTEGER NOT NULL
 ) STRICT;
 
+CREATE TABLE plan_changes (
+    id TEXT PRIMARY KEY,
+    tenant TEXT NOT NULL REFERENCES tenants (pubkey),
+    relay_id TEXT NOT NULL REFERENCES hosted_relays (id),
+    kind TEXT NOT NULL CHECK (kind IN ('upgrade', 'downgrade')),
+    from_plan TEXT NOT NULL,
+    to_plan TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('wanted', 'quoted', 'confirmed', 'ordered', 'scheduled',
+        'applied', 'undone', 'cancelled', 'replaced', 'expired')),
+    code TEXT,
+    currency TEXT NOT NULL,
+    now_minor INTEGER,
+    next_minor INTEGER,
+    next_at INTEGER,
+    proration_at INTEGER,
+    quote_expires_at INTEGER,
+    due_until INTEGER,
+    invoice_id TEXT,
+    applied_rev INTEGER,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    next_try_at INTEGER,
+    created_at INTEGER NOT NULL,
+    confirmed_at INTEGER,
+    ended_at INTEGER,
+    problem TEXT,
+    CHECK (state NOT IN ('quoted', 'confirmed', 'ordered', 'scheduled') OR (code IS NOT NULL
+        AND now_minor IS NOT NULL AND next_minor IS NOT NULL))
+) STRICT;
+
 CREATE TABLE refunds (
     id TEXT PRIMARY KEY,
     tenant TEXT NOT NULL REFERENCES tenants (pubkey),
@@ -462,7 +509,7 @@ CREATE TABLE tenants (
     sync_due_at INTEGER,
     sync_attempts INTEGER NOT NULL DEFAULT 0,
     sync_wishes INTEGER NOT NULL DEFAULT 0
-) STRICT;
+, ending_subscription_id TEXT) STRICT;
 
 CREATE TRIGGER dunning_windows_guard BEFORE UPDATE ON dunning_windows
 WHEN OLD.closed_at IS NOT NULL AND (NEW.closed_at IS NULL OR NEW.outcome <> OLD.outcome)

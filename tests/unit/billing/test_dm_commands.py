@@ -37,7 +37,12 @@ async def say(world: World, text: str, *, legacy: bool = False) -> str:
     """The reply to one message, as it is read."""
     before = len(await world.messages())
     services = Services(
-        world.desk, world.orders, world.accounts, world.wallet_commands, world.promises
+        world.desk,
+        world.orders,
+        world.accounts,
+        world.wallet_commands,
+        world.promises,
+        world.plan_desk,
     )
     command = await world.command(verb_of(text))
     await dispatch(services, replace(command, legacy=legacy), text)
