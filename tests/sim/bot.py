@@ -57,8 +57,9 @@ IS_DUE = {
     "settlements": "SELECT 1 FROM settlements WHERE next_try_at <= :now",
     "outbox": "SELECT 1 FROM outbox_messages WHERE next_try_at <= :now",
     "prober": "SELECT 1 FROM connections WHERE probe_due_at <= :now",
-    "relays": "SELECT 1 FROM hosted_relays WHERE sync_due_at <= :now OR stops_at <= :now "
-    "OR expires_at <= :now",
+    "relays": "SELECT 1 FROM hosted_relays WHERE sync_due_at <= :now "
+    "OR (stops_at <= :now AND state <> 'ended') "
+    "OR (expires_at <= :now AND state = 'pending_payment')",
 }
 """A round that would find nothing is skipped: most of a simulation's time would go there."""
 
