@@ -169,9 +169,12 @@ class Bot:
             ("outbox", OutboxWorker(rt, courier)),
             ("prober", Prober(rt, self, self)),
         ):
-            self.life.work(name, worker.run_once, IS_DUE.get(name))
+            self.life.work(name, worker.run_once, IS_DUE.get(name) or self._was_spoken_to)
         self.life.work("sweep", sweeper.run_once, self._is_to_sweep)
         self.life.work("rates", RateWatch(rt, self.rates, "usd").run_once, self._is_rate_watched)
+
+    def _was_spoken_to(self) -> bool:
+        return bool(self.world.said)
 
     def _is_to_rebuild(self) -> bool:
         return not self.rebuilder.done or bool(self.rebuilder._later)

@@ -23,21 +23,53 @@ class Killed(BaseException):
     """The process is gone: nothing catches it."""
 
 
-class OrderedWakeups(Wakeups):
-    """The production class keeps a set, whose order differs from run to run."""
+IsDue = str | Callable[[], bool]
+"""Whether a round would find something: SQL with `:now`, or a function."""
 
-    def __init__(self) -> None:
+
+class DueWakeups(Wakeups):
+    """Wakes, once for many changes at one instant, only those whose round would find something.
+
+    The production class wakes everybody; here that would be most of a seed's work.
+    """
+
+    def __init__(self, world: SimWorld) -> None:
         super().__init__()
-        self._ordered: list[asyncio.Event] = []
+        self._world = world
+        self._asked: list[tuple[asyncio.Event, IsDue | None]] = []
+        self._by_rows: list[asyncio.Event] = []
+        self._sql = ""
+        self._is_pending = False
 
-    def subscribe(self) -> asyncio.Event:
+    def subscribe_if(self, is_due: IsDue | None) -> asyncio.Event:
+        """As `subscribe`, for a worker that can tell when it is idle."""
         event = asyncio.Event()
-        self._ordered.append(event)
+        if isinstance(is_due, str):
+            self._by_rows.append(event)
+            self._sql += f"{', ' if self._sql else 'SELECT '}EXISTS ({is_due})"
+        else:
+            self._asked.append((event, is_due))
         return event
 
+    def subscribe(self) -> asyncio.Event:
+        return self.subscribe_if(None)
+
     def changed(self) -> None:
-        for event in self._ordered:
-            event.set()
+        if not self._is_pending:
+            self._is_pending = True
+            self._world.loop.call_soon(self._wake)
+
+    def _wake(self) -> None:
+        self._is_pending = False
+        for event, is_due in self._asked:
+            if is_due is None or (callable(is_due) and is_due()):
+                event.set()
+        if self._sql:
+            now = self._world.clock.now()
+            found = self._world.connection.execute(self._sql, {"now": now}).fetchone()
+            for event, due in zip(self._by_rows, found, strict=True):
+                if due:
+                    event.set()
 
 
 class SimDriver:
@@ -90,7 +122,7 @@ class Life:
         self.dead = False
         self.stopping = False
         self.engine = SqliteEngine(SimDriver(self, world.connection, world.db_lock))
-        self.wakeups = OrderedWakeups()
+        self.wakeups = DueWakeups(world)
         self.kill_in: int | None = None
         self.freeze_in: int | None = None
         self.freeze_s = 0
@@ -191,18 +223,15 @@ class Life:
         self,
         name: str,
         run_once: Callable[[int], Awaitable[int]],
-        is_due: str | Callable[[], bool] | None = None,
+        is_due: IsDue | None = None,
     ) -> None:
         """A worker: runs when woken, as `bot.supervise` does it; `is_due` tells idle rounds."""
-        wake = self.wakeups.subscribe()
+        wake = self.wakeups.subscribe_if(is_due)
         wake.set()
 
         async def loop() -> None:
             while True:
                 await wake.wait()
-                if is_due is not None and self._is_idle(is_due):
-                    wake.clear()
-                    continue
                 # Who wakes first is the world's choice; several wishes are one round.
                 await asyncio.sleep(self.world.rng.random() * 0.4)
                 wake.clear()
@@ -219,7 +248,7 @@ class Life:
 
         self.spawn(name, loop())
 
-    def _is_idle(self, is_due: str | Callable[[], bool]) -> bool:
+    def _is_idle(self, is_due: IsDue) -> bool:
         if not isinstance(is_due, str):
             return not is_due()
         now = self.world.clock.now()
