@@ -41,7 +41,7 @@ def _what(f: Facts) -> str:
 def _how(f: Facts) -> str:
     """How to pay now, and how to ask for time."""
     wallet = (
-        "say pay to pay by hand"
+        "say pay for a Lightning invoice"
         if f.get("wallet")
         else "say pay for a Lightning invoice, or connect a wallet: wallet <nwc uri>"
     )

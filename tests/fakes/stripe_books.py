@@ -191,6 +191,7 @@ class Books:
         self.invoices: dict[str, Invoice] = {}
         self.events: list[StripeEvent] = []
         self.incomplete_s = 23 * HOUR_S
+        self.after_last_retry: Literal["cancel", "unpaid", "past_due"] = "past_due"
         self._counts: dict[str, int] = {}
 
     def new_id(self, prefix: str) -> str:
@@ -383,8 +384,24 @@ class Books:
         invoice.next_attempt = None
         if invoice.status != "open" or invoice.card == "in_progress":
             return
-        if not self.charge(invoice) and invoice.attempts <= len(RETRY_DAYS):
+        if self.charge(invoice):
+            return
+        if invoice.attempts <= len(RETRY_DAYS):
             invoice.next_attempt = self.now + RETRY_DAYS[invoice.attempts - 1] * DAY_S
+        else:
+            self._give_up(invoice)
+
+    def _give_up(self, invoice: Invoice) -> None:
+        """After the last retry a setting of the Dashboard decides."""
+        invoice.auto_advance = False
+        sub = invoice.subscription
+        if sub is None or sub.latest_invoice_id != invoice.id or sub.is_terminal:
+            return
+        if self.after_last_retry == "cancel":
+            self.cancel(sub)
+        elif self.after_last_retry == "unpaid":
+            sub.status = "unpaid"
+            self.tell("customer.subscription.updated", sub)
 
     # --- items -----------------------------------------------------------------------------
 

@@ -2,72 +2,337 @@
 
 from __future__ import annotations
 
-from typing import Any
+import pytest
 
-from billing.dunning import DAY_S, Window
+from billing.dunning import DAY_S
 from billing.model import RelayState
-from bot.dm.texts import render
+from billing.money import format_sats
+from tests.unit.billing.dunned import (
+    HOUR_S,
+    alarms,
+    days,
+    order,
+    renewal,
+    said,
+    state,
+    subscription,
+    text_of,
+    to_renewal,
+    told,
+    unpaid,
+    windows,
+)
 from tests.world import ALICE, World
 
-HOUR_S = 3600
-
-
-async def unpaid(world: World) -> int:
-    """A relay that was paid for a month, and a renewal whose wallet is empty. Returns T."""
-    await world.connect_wallet()
-    await world.orders.new(await world.command("new"), "alice", "basic")
-    await world.settle_down()
-    await world.pass_time(30, step=10)
-    world.payer.behaviour = "refuses"
-    (sub,) = world.stripe.books.subscriptions.values()
-    left = sub.period_end - world.clock.billing_now()
-    await world.pass_time(left, step=6 * HOUR_S)
-    return int(sub.period_start if sub.periods > 1 else sub.period_end)
-
-
-async def windows(world: World) -> list[Window]:
-    return await world.all(Window, "dunning.everything_open")
-
-
-async def said(world: World) -> list[tuple[str, dict[str, Any]]]:
-    found = await world.messages(ALICE)
-    for kind, facts in found:
-        render(kind, facts)
-    return [(kind, facts) for kind, facts in found if kind.startswith("dunning_")]
-
-
-async def state(world: World) -> RelayState:
-    (relay,) = await world.relays()
-    return relay.state
+WHOLE = [
+    "dunning_due",
+    "dunning_remind",
+    "dunning_remind",
+    "dunning_limit",
+    "dunning_stop",
+    "dunning_end",
+]
 
 
 async def test_k5_the_whole_timeline_and_then_nothing_is_owed_or_invoiced_any_more(
     world: World,
 ) -> None:
-    due_at = await unpaid(world)
-    seen: dict[int, list[str]] = {}
-    states: dict[int, str] = {}
-    for day in range(40):
-        await world.pass_time(DAY_S, step=6 * HOUR_S)
-        seen[day] = [kind for kind, _ in await said(world)]
-        states[day] = (await state(world)).value
-    assert [kind for kind, _ in await said(world)] == [
-        "dunning_due",
-        "dunning_remind",
-        "dunning_remind",
-        "dunning_limit",
-        "dunning_stop",
-        "dunning_end",
+    await unpaid(world)
+    states = [await state(world)]
+    for _ in range(40):
+        await days(world, 1)
+        states.append(await state(world))
+    assert await said(world) == WHOLE
+    changes = [day for day in range(1, 41) if states[day] != states[day - 1]]
+    assert [states[day].value for day in changes] == ["limited", "stopped", "ended"]
+    assert changes == [8, 11, 31], "a full day after each that was said"
+    assert subscription(world).status == "canceled"
+    found = await world.invoices()
+    assert found[0].status == "paid"
+    assert {i.status for i in found[1:]} == {"void"}
+    await days(world, 100)
+    assert len(await world.invoices()) == len(found)
+    assert not world.host.is_up((await world.relays())[0].id)
+    assert await windows(world) == []
+
+
+async def test_c19_every_message_says_what_comes_and_when_and_how_to_pay(world: World) -> None:
+    await unpaid(world)
+    await days(world, 1)
+    text = await text_of(world, "dunning_due")
+    assert f"$4.00 = about {format_sats(4_000_000)} for alice" in text
+    assert "alice is limited on" in text
+    assert "stopped on" in text
+    assert "To pay now: " in text
+    assert "promise <days>" in text
+    await days(world, 1)
+    facts = [facts for kind, facts in await told(world) if kind == "dunning_remind"][-1]
+    said_at = next(row["at"] for row in facts["coming"] if row["action"] == "limit")
+    while await state(world) is RelayState.ACTIVE:
+        await world.pass_time(HOUR_S, step=HOUR_S)
+    assert said_at <= world.clock.billing_now() <= said_at + DAY_S
+    assert world.host.is_up((await world.relays())[0].id), "limited answers still"
+    assert "Paying brings everything back" in await text_of(world, "dunning_limit")
+
+
+async def test_c10_delinquency_does_not_change_the_subscription(world: World) -> None:
+    await unpaid(world)
+    await days(world, 20)
+    assert await state(world) is RelayState.STOPPED
+    sub = subscription(world)
+    assert not sub.is_terminal
+    assert not sub.cancel_at_period_end
+    assert [item.quantity for item in sub.items] == [1]
+
+
+@pytest.mark.parametrize("after_days", [2, 8, 12, 20])
+@pytest.mark.parametrize("how", ["by hand", "wallet", "dashboard", "credit", "card"])
+async def test_c8_paying_any_way_at_any_moment_ends_it_and_brings_back_what_it_took(
+    world: World, how: str, after_days: int
+) -> None:
+    await unpaid(world)
+    await days(world, after_days)
+    before = await said(world)
+    invoice = renewal(world)
+    books = world.stripe.books
+    match how:
+        case "by hand":
+            await world.accounts.pay(await world.command("pay"))
+            await world.settle_down()
+            request = [r for r in await world.requests() if r.state == "open"][-1]
+            world.payee.settle(request.payment_hash)
+        case "wallet":
+            world.payer.behaviour = "pays"
+            async with world.rt.unit() as unit:
+                await unit.tx.execute("invoices.reset_nwc_tries", tenant=ALICE, now=unit.now)
+        case "dashboard":
+            books.mark_paid(invoice, off_stripe=True)
+        case "credit":
+            # Spent by hand in the Dashboard.
+            invoice.remaining = 0
+            books.mark_paid(invoice)
+        case "card":
+            world.stripe.set_card(invoice.customer.id, "ok")
+            assert books.charge(invoice)
+    await world.pass_time(5 * HOUR_S, step=600)
+    assert invoice.status == "paid"
+    assert await state(world) is RelayState.ACTIVE
+    assert world.host.is_up((await world.relays())[0].id)
+    await days(world, 3)
+    assert await said(world) == before
+    assert await windows(world) == []
+
+
+@pytest.mark.parametrize("setting", ["cancel", "unpaid", "past_due"])
+async def test_c9_the_timeline_holds_under_each_setting_for_the_last_retry(
+    world: World, setting: str
+) -> None:
+    world.stripe.books.after_last_retry = setting  # type: ignore[assignment]
+    await unpaid(world, card=True)
+    states = []
+    for _ in range(45):
+        await days(world, 1)
+        states.append((await state(world)).value)
+    assert await said(world) == WHOLE
+    assert [s for i, s in enumerate(states) if i == 0 or s != states[i - 1]] == [
+        "active",
+        "limited",
+        "stopped",
+        "ended",
     ]
-    changes = [day for day in range(1, 40) if states[day] != states[day - 1]]
-    assert [states[day] for day in changes] == ["limited", "stopped", "ended"]
-    assert changes == [7, 10, 30]
-    (sub,) = world.stripe.books.subscriptions.values()
-    assert sub.status == "canceled"
-    invoices = await world.invoices()
-    assert invoices[0].status == "paid"
-    assert {i.status for i in invoices[1:]} == {"void"}
-    count = len(invoices)
-    await world.pass_time(100 * DAY_S, step=12 * HOUR_S)
-    assert len(await world.invoices()) == count
-    assert due_at
+    assert len(world.stripe.books.subscriptions) == 1
+    assert subscription(world).status == "canceled"
+    assert {i.status for i in (await world.invoices())[1:]} == {"void"}
+    await days(world, 60)
+    assert len(world.stripe.books.subscriptions) == 1
+
+
+@pytest.mark.parametrize("setting", ["cancel", "unpaid", "past_due"])
+async def test_c9_paying_after_the_last_retry_brings_it_back_under_each_setting(
+    world: World, setting: str
+) -> None:
+    world.stripe.books.after_last_retry = setting  # type: ignore[assignment]
+    await unpaid(world, card=True)
+    await days(world, 20)
+    assert await state(world) is RelayState.STOPPED
+    invoice = renewal(world)
+    assert subscription(world).status == {"cancel": "canceled"}.get(setting, setting)
+    world.stripe.set_card(invoice.customer.id, "ok")
+    assert world.stripe.books.charge(invoice)
+    await world.pass_time(HOUR_S, step=600)
+    assert await state(world) is RelayState.ACTIVE
+    assert len(world.stripe.books.subscriptions) == 1, "nobody ordered another"
+    await days(world, 35)
+    if setting == "cancel":
+        # Paid to the end of its period, not renewed, and told so.
+        assert await state(world) is RelayState.ENDED
+        assert "is not renewed" in await text_of(world, "stopping")
+        assert len(world.stripe.books.subscriptions) == 1
+    else:
+        assert await state(world) is RelayState.ACTIVE
+        assert subscription(world).status == "active"
+
+
+# --- several invoices ---------------------------------------------------------------------------
+
+
+async def two_unpaid(world: World) -> None:
+    """Two months unpaid, since the operator gave time in the first."""
+    await unpaid(world)
+    await days(world, 12)
+    clock = (await windows(world))[0]
+    async with world.rt.unit() as unit:
+        from billing.promises import pause
+        from billing.store import dunning
+
+        await pause(unit, clock, await dunning.clock(unit.tx), 40 * DAY_S)
+    await days(world, 22)
+    assert [w.day for w in await windows(world)] == [10, None]
+
+
+async def test_c29_one_of_two_paid_does_not_clear_the_debt_of_the_other(world: World) -> None:
+    await two_unpaid(world)
+    books = world.stripe.books
+    books.mark_paid(renewal(world, 1), off_stripe=True)
+    await world.pass_time(HOUR_S, step=600)
+    assert await state(world) is RelayState.STOPPED
+    assert "$4.00 is still open" in await text_of(world, "dunning_rest")
+    assert (await windows(world))[0].invoice_id == renewal(world, 2).id
+    books.mark_paid(renewal(world, 2), off_stripe=True)
+    await world.pass_time(HOUR_S, step=600)
+    assert await state(world) is RelayState.ACTIVE
+
+
+async def test_c29_the_newer_one_paid_first_keeps_what_the_older_took(world: World) -> None:
+    await two_unpaid(world)
+    books = world.stripe.books
+    books.mark_paid(renewal(world, 2), off_stripe=True)
+    await world.pass_time(HOUR_S, step=600)
+    assert await state(world) is RelayState.STOPPED
+    books.mark_paid(renewal(world, 1), off_stripe=True)
+    await world.pass_time(HOUR_S, step=600)
+    assert await state(world) is RelayState.ACTIVE
+
+
+async def test_the_operator_may_let_relays_back_invoice_by_invoice(world: World) -> None:
+    world.dunner.policy = type(world.timeline)(restore="each")
+    await two_unpaid(world)
+    world.stripe.books.mark_paid(renewal(world, 1), off_stripe=True)
+    await world.pass_time(HOUR_S, step=600)
+    assert await state(world) is RelayState.ACTIVE
+    await days(world, 12)
+    assert await state(world) is RelayState.STOPPED, "the other has its own timeline"
+
+
+async def test_the_younger_invoice_waits_and_then_gets_its_whole_time(world: World) -> None:
+    await two_unpaid(world)
+    count = len(await said(world))
+    world.stripe.books.mark_paid(renewal(world, 1), off_stripe=True)
+    await days(world, 1)
+    kinds = (await said(world))[count:]
+    assert kinds == ["dunning_rest", "dunning_due"]
+
+
+# --- what it must not touch -----------------------------------------------------------------------
+
+
+async def test_m12_an_unpaid_addition_touches_only_itself(world: World) -> None:
+    await world.connect_wallet()
+    await order(world)
+    await world.pass_time(30, step=10)
+    world.payer.behaviour = "refuses"
+    await order(world, "second")
+    await days(world, 15)
+    first, second = await world.relays()
+    assert first.state is RelayState.ACTIVE
+    assert second.state is RelayState.ENDED
+    assert await said(world) == []
+
+
+async def test_c25_a_first_invoice_that_nobody_pays_expires_and_is_not_dunned(
+    world: World,
+) -> None:
+    await order(world)
+    await days(world, 10)
+    assert await state(world) is RelayState.ENDED
+    assert await said(world) == []
+    assert await windows(world) == []
+    assert not world.host.is_up((await world.relays())[0].id)
+
+
+async def test_it_touches_only_the_relays_of_its_invoice(world: World) -> None:
+    await unpaid(world)
+    world.payer.behaviour = "pays"
+    await order(world, "second")
+    await world.pass_time(60, step=10)
+    world.payer.behaviour = "refuses"
+    await days(world, 15)
+    assert await state(world, 0) is RelayState.STOPPED
+    assert await state(world, 1) is RelayState.ACTIVE
+    await days(world, 17)
+    assert await state(world, 0) is RelayState.ENDED
+    assert not subscription(world).is_terminal, "another relay is on it"
+
+
+async def test_k8_c30_overdue_is_counted_by_us_and_an_event_is_only_a_hint(world: World) -> None:
+    await unpaid(world)
+    invoice = renewal(world)
+    world.stripe.books.mark_paid(invoice, off_stripe=True)
+    world.stripe.books.tell("invoice.overdue", invoice)
+    await days(world, 20)
+    assert await state(world) is RelayState.ACTIVE
+    assert await said(world) == []
+    world.stripe.books.tell("invoice.overdue", invoice)
+    await days(world, 1)
+    assert await state(world) is RelayState.ACTIVE
+
+
+async def test_c30_an_overdue_event_hastens_nothing(world: World) -> None:
+    await unpaid(world)
+    for _ in range(4):
+        world.stripe.books.tell("invoice.overdue", renewal(world))
+        await days(world, 0.25)
+    assert await state(world) is RelayState.ACTIVE
+    assert await said(world) == ["dunning_due"]
+
+
+async def test_c14_a_failed_month_is_tried_again_by_itself(world: World) -> None:
+    await unpaid(world)
+    assert len(world.payer.sent) == 2
+    world.payer.behaviour = "pays"
+    await days(world, 2)
+    assert renewal(world).status == "paid"
+    assert len(world.payer.sent) == 3
+    assert "dunning_limit" not in await said(world)
+
+
+async def test_an_invoice_voided_by_the_operator_forgives_and_brings_back(world: World) -> None:
+    await unpaid(world)
+    await days(world, 12)
+    assert await state(world) is RelayState.STOPPED
+    for request in await world.requests():
+        assert request.state != "open"
+    world.stripe.books.void(renewal(world))
+    await world.pass_time(HOUR_S, step=600)
+    assert await state(world) is RelayState.ACTIVE
+    assert await windows(world) == []
+
+
+async def test_written_off_at_stripe_it_still_lapses(world: World) -> None:
+    await unpaid(world)
+    renewal(world).status = "uncollectible"
+    world.stripe.books.tell("invoice.marked_uncollectible", renewal(world))
+    await days(world, 12)
+    assert await state(world) is RelayState.STOPPED
+
+
+async def test_the_next_month_of_a_payer_is_a_story_of_its_own(world: World) -> None:
+    await unpaid(world)
+    await days(world, 8)
+    world.stripe.books.mark_paid(renewal(world), off_stripe=True)
+    await world.pass_time(HOUR_S, step=600)
+    await to_renewal(world)
+    await days(world, 1)
+    assert await state(world) is RelayState.ACTIVE
+    assert (await said(world))[-1] == "dunning_due"
+    assert not [text for text in await alarms(world) if "dunning" in text.lower()]
