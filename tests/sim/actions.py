@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
+from billing.refunds import RefundWay
 from billing.views import StripeEvent
 from tests.fakes.stripe_books import Card, Invoice
 from tests.sim.lightning import OutsidePayee
@@ -212,6 +213,98 @@ def reconcile(world: SimWorld) -> None:
         bot.life.spawn("reconcile", bot.reconcile())
 
 
+def refund(world: SimWorld) -> None:
+    """The operator gives a paid invoice back, all or a part, sometimes twice in a hurry."""
+    bot = world.active()
+    paid = [i for i in world.stripe.books.invoices.values() if i.status == "paid" and i.paid]
+    if bot is None or not paid:
+        return
+    invoice, rng = world.rng.choice(paid), world.rng
+    way = rng.choice((None, None, *RefundWay))
+    part = rng.choice((None, None, rng.randint(1, invoice.paid)))
+    world.count(f"refund_{way.value if way else 'as_paid'}")
+    for _ in range(2 if rng.random() < 0.2 else 1):
+        bot.life.spawn(
+            "refund",
+            bot.operate(
+                f"refund {invoice.id} {part} {way}",
+                lambda: bot.refund_desk.refund(invoice.id, part, way, "as asked"),
+            ),
+        )
+
+
+def credit(world: SimWorld) -> None:
+    bot, tenant = world.active(), _tenant(world)
+    if bot is None:
+        return
+    world.count("credit_given")
+    amount = world.rng.choice((50, 400, 1300))
+    bot.life.spawn(
+        "credit",
+        bot.operate(
+            f"credit {tenant[:4]} {amount}",
+            lambda: bot.refund_desk.credit(tenant, amount, "usd", "for the outage"),
+        ),
+    )
+
+
+def _carded(world: SimWorld) -> Invoice | None:
+    """One that a card paid and of which nothing went back: who gives back twice by hand is not
+    Purser's to stop."""
+    gateway = world.stripe.gateway
+    gone = {r.payment_intent_id for r in gateway.refunds.values()}
+    gone |= {f"pi_{note.invoice_id}" for note in gateway.notes.values()}
+    gone |= {f"pi_{asked.invoice_id}" for asked in world.spender.asked.values()}
+    found = [
+        i
+        for i in world.stripe.books.invoices.values()
+        if i.status == "paid" and i.paid > i.off_stripe and f"pi_{i.id}" not in gone
+    ]
+    return world.rng.choice(found) if found else None
+
+
+def dashboard_refund(world: SimWorld) -> None:
+    invoice = _carded(world)
+    if invoice is not None:
+        world.count("dashboard_refunded")
+        amount = world.rng.randint(1, invoice.paid - invoice.off_stripe)
+        world.stripe.gateway.made_in_dashboard(invoice.id, amount)
+
+
+def dispute(world: SimWorld) -> None:
+    """A cardholder goes to the bank; in the end one of them is right."""
+    invoice = _carded(world)
+    if invoice is None:
+        return
+    world.count("disputed")
+    opened = world.stripe.gateway.open_dispute(invoice.id)
+    end = world.rng.choice(("won", "lost"))
+    world.after(
+        world.rng.choice((600, 3 * 24 * HOUR_S)),
+        lambda: world.stripe.gateway.close_dispute(opened.id, end),
+    )
+
+
+def slow_refund(world: SimWorld) -> None:
+    """Card refunds take their time at Stripe, and some bounce."""
+    world.stripe.gateway.refund_status = world.rng.choice(("succeeded", "pending"))
+    world.after(world.rng.choice((60, 24 * HOUR_S)), lambda: settle_refunds(world))
+
+
+def settle_refunds(world: SimWorld) -> None:
+    gateway = world.stripe.gateway
+    for name, view in list(gateway.refunds.items()):
+        if view.status == "pending":
+            end = world.rng.choice(("succeeded", "succeeded", "failed"))
+            world.count(f"card_refund_{end}")
+            gateway.settle_refund(name, end)
+
+
+def spender_down(world: SimWorld) -> None:
+    world.count("spender_down")
+    world.spender.down_until = world.clock.now() + world.rng.choice((60, 3 * HOUR_S))
+
+
 def payee_replaced(world: SimWorld) -> None:
     """The operator configures another wallet, in mid-flight; the old one may be gone for good."""
     if len(world.payees) < 3:
@@ -269,6 +362,8 @@ PEOPLE: tuple[tuple[Action, int], ...] = (
     (change_wallet, 3),
     (reconcile, 3),
     (backup, 2),
+    (refund, 3),
+    (credit, 1),
     (nothing, 8),
 )
 FAULTS: tuple[tuple[Action, int], ...] = (
@@ -281,6 +376,10 @@ FAULTS: tuple[tuple[Action, int], ...] = (
     (inbox_down, 1),
     (payee_replaced, 1),
     (rates, 3),
+    (dashboard_refund, 2),
+    (dispute, 2),
+    (slow_refund, 1),
+    (spender_down, 1),
     (restore, 2),
     (dashboard_pay, 1),
     (dashboard_void, 1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from billing.accounts import Accounts
@@ -33,10 +34,15 @@ from billing.rate_book import RateBook
 from billing.rate_watch import RateWatch
 from billing.rebuild import Gated, Rebuilder
 from billing.reconcile import Reconciler
+from billing.refund_desk import RefundDesk
+from billing.refund_lightning import LightningRefunds
+from billing.refund_memory import RefundMemory
+from billing.refund_worker import RefundWorker
+from billing.refunds import Refund, RefundState, RefundWay, undecided_until
 from billing.relays import RelayKeeper, tell_again
 from billing.resolver import Resolver
 from billing.settlements import Placer
-from billing.store import tenants
+from billing.store import refunds, tenants
 from billing.store.vault import Key, KeyRing, Vault
 from billing.subscription_changes import Changer
 from billing.subscription_sync import SubscriptionSync
@@ -46,6 +52,7 @@ from billing.sweep import Sweeper
 from billing.unit import Runtime
 from tests.sim.life import Life, Port
 from tests.sim.payers import LifePayer
+from tests.sim.spending import LifeSpender, Receiver
 from wallet.ports import LookupAnswer
 
 OPERATOR = "0e" * 32
@@ -56,6 +63,7 @@ IS_DUE = {
     "resolver": "SELECT 1 FROM payment_requests WHERE next_lookup_at <= :now",
     "settlements": "SELECT 1 FROM settlements WHERE next_try_at <= :now",
     "outbox": "SELECT 1 FROM outbox_messages WHERE next_try_at <= :now",
+    "refunds": "SELECT 1 FROM refunds WHERE next_try_at <= :now",
     "prober": "SELECT 1 FROM connections WHERE probe_due_at <= :now",
     "relays": "SELECT 1 FROM hosted_relays WHERE sync_due_at <= :now "
     "OR (stops_at <= :now AND state <> 'ended') "
@@ -94,6 +102,15 @@ class Bot:
     async def payer(self, connection: Connection) -> Any:
         return LifePayer(self.life, self.world.payer_of(connection.wallet_pubkey))
 
+    async def spender(self, connection: Connection) -> Any:
+        return LifeSpender(self.life, self.world.spender)
+
+    async def receiver(self, connection: Connection) -> Any:
+        return Receiver(self.life, self.world.payer_of(connection.wallet_pubkey))
+
+    async def lookup_outgoing(self, connection: Connection, payment_hash: str) -> LookupAnswer:
+        return await LifeSpender(self.life, self.world.spender).lookup_outgoing(payment_hash)
+
     async def lookup(self, connection: Connection, payment_hash: str) -> LookupAnswer:
         payee = await self.payee(connection)
         answer: LookupAnswer = await payee.lookup_invoice(payment_hash)
@@ -111,6 +128,15 @@ class Bot:
                 # As `ConnectionBook.configure_payee` does at a start with another connection.
                 await unit.tx.execute("connections.end_payee", now=unit.now)
                 await tenants.insert_connection(unit.tx, self._payee_row())
+            if await refunds.spender(unit.tx) is None:
+                await unit.tx.execute(
+                    "refunds.insert_spender",
+                    id=self.world.ids.new("conn"),
+                    sealed_uri="sealed",
+                    wallet_pubkey="ef" * 32,
+                    masked="nwc ef…",
+                    created_at=unit.now,
+                )
         self.is_working = True
         self._put_to_work()
         self.life.spawn("lease", self._keep_lease())
@@ -152,6 +178,8 @@ class Bot:
         courier: Any = Port(self.life, "courier", world.courier)
         self.reconciler = Reconciler(rt, stripe, world.catalogue)
         changer = Changer(rt, stripe)
+        lightning = LightningRefunds(rt, self, self, RefundMemory(rt, stripe))
+        self.refund_desk = RefundDesk(rt, stripe, self.rates)
         resolver, sweeper = Resolver(rt, self), Sweeper(rt, self)
         self.rebuilder = Rebuilder(rt, stripe, resolver, sweeper)
         self.life.work("rebuild", self.rebuild, self._is_to_rebuild)
@@ -160,6 +188,7 @@ class Bot:
             ("subscriptions", SubscriptionSync(rt, stripe, world.catalogue, changer)),
             ("collection", collector),
             ("settlements", Placer(rt, stripe)),
+            ("refunds", RefundWorker(rt, stripe, lightning)),
             ("relays", RelayKeeper(rt, host, world.catalogue, "relays.example")),
         ):
             self.life.work(name, Gated(gated, self.rebuilder).run_once, IS_DUE[name])
@@ -253,6 +282,31 @@ class Bot:
                 is_settled = truth.state == "settled"
                 reading = operator_reading(request, settled=is_settled, now=unit.now)
                 await observe_request(self.rt, unit, request, reading)
+
+    async def decide_refunds(self) -> None:
+        """`purser refund <id> --resolve` for what was escalated, by the spending wallet's books."""
+        async with self.rt.unit() as unit:
+            found = await unit.tx.fetch_all(Refund, "refunds.everything", count=1000)
+        for refund in found:
+            is_open = refund.state is RefundState.IN_FLIGHT and refund.way is RefundWay.LIGHTNING
+            if not is_open or refund.escalated_at is None:
+                continue
+            truth = self.world.spender.asked.get(refund.payment_hash or "")
+            paid = truth is not None and truth.paid_at is not None
+            if not paid and self.world.clock.now() < undecided_until(refund):
+                continue
+            self.world.count("refund_decided_by_hand")
+            await self.refund_desk.decide(refund.id, paid=paid, reason="as the wallet shows")
+
+    async def operate(self, what: str, call: Callable[[], Awaitable[Any]]) -> None:
+        """An operator's command: it may be refused, or Stripe be away."""
+        if not self.is_working or not self.rebuilder.done:
+            return
+        self.world.say(f"operator: {what}")
+        try:
+            await call()
+        except PurserError as error:
+            self.world.say(f"operator is told: {error}")
 
     async def _keep_lease(self) -> None:
         """As in production, but only while something is under way: idle weeks are skipped."""

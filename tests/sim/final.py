@@ -40,6 +40,11 @@ def unresolved(world: SimWorld) -> list[str]:
             "WHERE state = 'received' OR next_try_at IS NOT NULL",
         ),
         (
+            "refund {0} by {1} is {2}",
+            "SELECT id, way, state FROM refunds WHERE state IN ('pending', 'in_flight') "
+            f"AND created_at < {now - 2 * 86400}",
+        ),
+        (
             "change {0} of {1} ({2}) is not done",
             f"SELECT id, substr(tenant, 1, 4), kind FROM changes WHERE done_at IS NULL "
             f"AND created_at < {now - 7200}",
@@ -65,9 +70,37 @@ def unresolved(world: SimWorld) -> list[str]:
     return found
 
 
+def _refunds(world: SimWorld) -> None:
+    """What is done was paid, what failed was not, and no more went back than had come (M3, V1)."""
+    truth = world.spender.asked
+    for refund_id, state, payment_hash in _rows(
+        world, "SELECT id, state, payment_hash FROM refunds WHERE way = 'lightning' ORDER BY id"
+    ):
+        paid = payment_hash in truth and truth[payment_hash].paid_at is not None
+        if paid != (state == "done"):
+            world.violate("M5", f"refund {refund_id} is {state}, and paid={paid}")
+    back: Counter[str] = Counter()
+    for asked in truth.values():
+        back[asked.invoice_id] += asked.amount_minor if asked.paid_at is not None else 0
+    for view in world.stripe.gateway.refunds.values():
+        lasting = view.status not in ("failed", "canceled")
+        back[(view.payment_intent_id or "").removeprefix("pi_")] += lasting * view.amount_minor
+    written = {note.operation_id: note for note in world.stripe.gateway.notes.values()}
+    for name, arguments in world.stripe.gateway.calls:
+        if name == "create_credit_note" and arguments["part"] == "credit":
+            note = written.pop(arguments["operation_id"], None)
+            back[arguments["invoice_id"]] += 0 if note is None else note.amount_minor
+    for invoice in world.stripe.books.invoices.values():
+        if back[invoice.id] > invoice.paid:
+            world.violate(
+                "M3", f"{back[invoice.id]} of {invoice.id} went back, {invoice.paid} had come"
+            )
+
+
 def check_all(world: SimWorld) -> None:
     for text in unresolved(world):
         world.violate("M7", f"in the end {text}")
+    _refunds(world)
     _events(world)
     _books(world)
     _doubles(world)

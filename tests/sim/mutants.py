@@ -160,15 +160,11 @@ def error_is_unpaid() -> Any:
 
 
 def late_money_ignored() -> Any:
-    """A dead request is never looked at again (M9)."""
-    real = resolver.next_lookup
-
-    def wrong(request: Any, reading: Any, *, now: int) -> int | None:
-        if payments.after_request(request.state, reading.seen).state is RequestState.DEAD:
-            return None
-        return real(request, reading, now=now)
-
-    return patch.object(resolver, "next_lookup", wrong)
+    """What arrives for a dead request changes nothing any more (M9)."""
+    dead = payments.RequestRow(RequestState.DEAD)
+    return patch.dict(
+        payments.REQUEST_TABLE, {(RequestState.DEAD, payments.RequestSeen.SETTLED): dead}
+    )
 
 
 def lock_per_process() -> Any:

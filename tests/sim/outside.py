@@ -77,7 +77,7 @@ class OutsideStripe:
         self.gateway = FakeStripe(world.clock)
         self.books = self.gateway.books
         self.gateway.before = self._before
-        charge, tell = self.books.charge, self.books.tell
+        charge, tell_of = self.books.charge, self.books.tell_of
 
         def watched_charge(invoice: Invoice) -> bool:
             self.world.rules.on_card(invoice)
@@ -87,16 +87,22 @@ class OutsideStripe:
                 self.world.after(self.world.rng.choice((30, 3600)), lambda: self.settle(invoice))
             return good
 
-        def watched_tell(kind: str, obj: Any) -> None:
-            tell(kind, obj)
+        def watched_tell_of(kind: str, body: dict[str, Any]) -> None:
+            tell_of(kind, body)
             event = self.books.events[-1]
-            what = {k: getattr(obj, k) for k in ("status", "remaining") if hasattr(obj, k)}
-            event.raw["data"]["object"].update(what)
-            self.world.say(f"stripe: {kind} {obj.id} {what}")
+            what = {k: body[k] for k in ("status", "remaining") if k in body}
+            self.world.say(f"stripe: {kind} {body['id']} {what}")
             self.world.webhook(event)
+
+        def watched_tell(kind: str, obj: Any) -> None:
+            body = {"id": obj.id, "object": type(obj).__name__.lower()}
+            body["customer"] = obj.id if body["object"] == "customer" else obj.customer.id
+            more = {k: getattr(obj, k) for k in ("status", "remaining") if hasattr(obj, k)}
+            watched_tell_of(kind, {**body, **more})
 
         self.books.charge = watched_charge  # type: ignore[method-assign]
         self.books.tell = watched_tell  # type: ignore[method-assign]
+        self.books.tell_of = watched_tell_of  # type: ignore[method-assign]
 
     def settle(self, invoice: Invoice) -> None:
         """A card payment in progress comes to its end."""

@@ -10,6 +10,7 @@ from billing.payments import PUBLISH_WINDOW_S
 from billing.ports import DesiredRelay
 from billing.rails.issue import noted_in
 from tests.fakes.stripe_books import Invoice
+from tests.sim.spending import PREFIX as SPENDING_PREFIX
 from wallet.ports import SealedRequest
 
 if TYPE_CHECKING:
@@ -152,6 +153,35 @@ class Rules:
                     f"({other.state}, sent={len(other.sent)}, shown={other.shown_at}) "
                     "could still settle or has",
                 )
+
+    # --- our spending wallet is asked to pay a refund --------------------------------------------
+
+    def on_refund(self, request: SealedRequest) -> None:
+        violate = self.world.violate
+        payment_hash = request.event_json.split(" ")[0].removeprefix(SPENDING_PREFIX)
+        invoice = self.world.spender.asked[payment_hash]
+        name = f"refund {payment_hash[:8]}"
+        self.world.count("refund_sent")
+        row = self._row(
+            "SELECT id, state, amount_msat, tenant, invoice_id, amount_minor FROM refunds "
+            "WHERE event_id = ?",
+            request.event_id,
+        )
+        if row is None or row[1] != "in_flight":
+            violate("M1", f"{name} is sent without its intent in flight: {row}")
+            return
+        if invoice.sent:
+            violate("M3", f"{name} is sent twice")
+        if invoice.bolt11.amount_msat != row[2]:
+            violate("K10", f"{name} is sent over another amount than the operator's")
+        if invoice.tenant != row[3]:
+            violate("M3", f"{name} goes to somebody else's wallet")
+        for other in self.world.spender.asked.values():
+            may_arrive = other.paid_at or self._now() < other.bolt11.expires_at + 10_800
+            if other.refund_id == row[0] and other.sent and may_arrive:
+                violate("M3", f"{name} is sent while another of the same refund may arrive")
+        invoice.sent.append(request.event_id)
+        invoice.refund_id, invoice.invoice_id, invoice.amount_minor = row[0], row[4], row[5]
 
     # --- Stripe is told -------------------------------------------------------------------------
 

@@ -167,7 +167,8 @@ async def _drain(world: SimWorld) -> None:
     world.market.calm()
     for payee in world.payees:
         payee.down_until = payee.lag_s = 0
-    world.network.stripe_down_until = 0
+    world.network.stripe_down_until = world.spender.down_until = 0
+    actions.settle_refunds(world)
     for bot in world.living():
         bot.life.kill_in = bot.life.freeze_in = None
         bot.life.thaw()
@@ -188,4 +189,5 @@ async def _drain(world: SimWorld) -> None:
                 final.check_orders(world)
             if bot is not None and number >= ORDERS_JUDGED_AFTER:
                 bot.life.spawn("operator", bot.resolve_by_hand())
+                bot.life.spawn("operator", bot.operate("refunds", bot.decide_refunds))
             await world.pass_time(1)

@@ -31,6 +31,7 @@ from tests.sim.outside import (
 )
 from tests.sim.payers import OutsidePayer
 from tests.sim.rules import Rules
+from tests.sim.spending import OutsideSpender
 from wallet.ports import PayReply, Transaction
 from wallet.secp256k1 import xonly_pubkey
 
@@ -117,6 +118,7 @@ class SimWorld:
         self.ln: dict[str, LnInvoice] = {}
         self.payees = [OutsidePayee(self, 0)]
         self.market = Market(self)
+        self.spender = OutsideSpender(self)
         self.stripe = OutsideStripe(self)
         self.host = OutsideHost(self)
         self.courier = OutsideCourier(self)
@@ -146,11 +148,11 @@ class SimWorld:
 
     @property
     def credits(self) -> list[tuple[str, Mapping[str, Any]]]:
-        """Every credit that Stripe booked, once for each operation."""
+        """Every credit that Stripe booked for money, once for each operation; not an operator's."""
         found = {
             a["operation_id"]: (n, a)
             for n, a in self.stripe.gateway.calls
-            if n == "credit_customer"
+            if n == "credit_customer" and a["operation_id"].startswith("credit_")
         }
         return list(found.values())
 
