@@ -19,7 +19,7 @@ from billing.payments import (
 )
 from billing.store import invoices, ledger, payments, tenants
 from billing.unit import Runtime, Unit
-from wallet.outcome import PayOutcome, Refused, Settled, Unknown
+from wallet.outcome import PayOutcome, Refused, Settled, Unknown, survives_resend
 
 
 async def observe_request(
@@ -220,6 +220,10 @@ async def _apply_outcome(
         case Settled(preimage=preimage):
             await _keep_outcome(unit, attempt, "SETTLED", None, preimage)
             await observe_attempt(rt, unit, attempt, AttemptSeen.PAYER_SETTLED)
+        case Refused(code=code, reason=reason) if attempt.writes > 1 and not survives_resend(code):
+            # Of one copy of the request: the other may be paid this very moment (M5).
+            await _keep_outcome(unit, attempt, code, reason, None)
+            await observe_attempt(rt, unit, attempt, AttemptSeen.PAYER_UNKNOWN)
         case Refused(code=code, reason=reason):
             await observe_attempt(
                 rt, unit, attempt, AttemptSeen.PAYER_REFUSED, outcome=code, reason=reason

@@ -43,7 +43,6 @@ class RequestSeen(StrEnum):
     UNPAID = "unpaid"
     PROVEN_UNPAID = "proven_unpaid"
     NO_ANSWER = "no_answer"
-    CANCELLED = "cancelled"
     OPERATOR_SETTLED = "operator_settled"
     OPERATOR_DEAD = "operator_dead"
 
@@ -101,7 +100,6 @@ REQUEST_TABLE: Final[dict[tuple[RequestState, RequestSeen], RequestRow]] = {
     (_R.OPEN, _RS.UNPAID): RequestRow(_R.OPEN),
     (_R.OPEN, _RS.NO_ANSWER): RequestRow(_R.OPEN),
     (_R.OPEN, _RS.PROVEN_UNPAID): RequestRow(_R.DEAD, _DIED),
-    (_R.OPEN, _RS.CANCELLED): RequestRow(_R.DEAD, _DIED),
     (_R.OPEN, _RS.OPERATOR_SETTLED): RequestRow(_R.SETTLED, _PAID),
     (_R.OPEN, _RS.OPERATOR_DEAD): RequestRow(_R.DEAD, _DIED),
     # Late money: settled wins over every earlier verdict (M9).
@@ -111,7 +109,6 @@ REQUEST_TABLE: Final[dict[tuple[RequestState, RequestSeen], RequestRow]] = {
     (_R.DEAD, _RS.UNPAID): RequestRow(_R.DEAD),
     (_R.DEAD, _RS.PROVEN_UNPAID): RequestRow(_R.DEAD),
     (_R.DEAD, _RS.NO_ANSWER): RequestRow(_R.DEAD),
-    (_R.DEAD, _RS.CANCELLED): RequestRow(_R.DEAD),
     (_R.DEAD, _RS.OPERATOR_DEAD): RequestRow(_R.DEAD),
     # Settled is final: whatever is said afterwards changes nothing.
     **{(_R.SETTLED, seen): RequestRow(_R.SETTLED) for seen in _RS},

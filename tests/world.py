@@ -194,6 +194,9 @@ class StubPayer:
     sent: list[str] = field(default_factory=list)
     sent_at: list[tuple[int, str]] = field(default_factory=list)
     refused: set[str] = field(default_factory=set)
+    relay_says: bool | None = True
+    """The relay's OK to each write."""
+    resent_after: list[Sent] = field(default_factory=list)
     answers: bool = True
     info: WalletInfo = field(
         default_factory=lambda: WalletInfo(
@@ -237,7 +240,13 @@ class StubPayer:
             self.payee.settle(payment_hash)
         if outcome is not None:
             await self.witness.pay_reply(PayReply(request.event_id, outcome))
-        return Sent("wss://relay.example", True)
+        return Sent("wss://relay.example", self.relay_says)
+
+    async def resend_pay(
+        self, request: SealedRequest, earlier: Sent, *, permit: Any
+    ) -> PublishAnswer:
+        self.resent_after.append(earlier)
+        return await self.publish_pay(request, permit=permit)
 
     async def lookup_outgoing(self, payment_hash: str) -> LookupAnswer:
         return Unreachable("silent")
@@ -550,4 +559,6 @@ class _Wallets:
         return self.world._port(self.world.payee, "payee")
 
     async def payer(self, connection: Connection) -> Any:
-        return self.world._port(self.world.payer, "payer", "probe", "publish_pay", "get_balance")
+        return self.world._port(
+            self.world.payer, "payer", "probe", "publish_pay", "resend_pay", "get_balance"
+        )

@@ -26,6 +26,7 @@ from wallet.ports import (
     NotFound,
     PublishAnswer,
     SealedRequest,
+    Sent,
     Transaction,
     Unreachable,
     WalletError,
@@ -163,6 +164,12 @@ class NwcPayer:
     ) -> PublishAnswer:
         """Write the stored request once, to one relay, or not at all (M3)."""
         return await self._session.publish_pay(request, permit=permit)
+
+    async def resend_pay(
+        self, request: SealedRequest, earlier: Sent, *, permit: Callable[[], bool]
+    ) -> PublishAnswer:
+        """The identical signed event once more, rather to another relay (M3)."""
+        return await self._session.publish_pay(request, permit=permit, earlier=earlier)
 
     async def lookup_outgoing(self, payment_hash: str) -> LookupAnswer:
         """What the tenant's wallet says of a hash: for people, it decides nothing (M6)."""

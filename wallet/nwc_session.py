@@ -17,6 +17,7 @@ from wallet.ports import (
     PublishAnswer,
     Reply,
     SealedRequest,
+    Sent,
     Subscription,
     Unreachable,
 )
@@ -216,10 +217,14 @@ class NwcSession:
         return request
 
     async def publish_pay(
-        self, request: SealedRequest, *, permit: Callable[[], bool]
+        self,
+        request: SealedRequest,
+        *,
+        permit: Callable[[], bool],
+        earlier: Sent | None = None,
     ) -> PublishAnswer:
-        """Write a stored pay request once, to one relay, or not at all (M3). The answer comes to
-        `Observers.on_pay_reply`."""
+        """Write a stored pay request once, to one relay, or not at all (M3); with `earlier` once
+        more. The answer comes to `Observers.on_pay_reply`."""
         assert request.method == PAY_METHOD
         if not await self.listen():
             return NotSent("no relay of this connection can be reached")
@@ -231,7 +236,7 @@ class NwcSession:
             return True
 
         return await self.transport.publish(
-            self.uri, request, one_relay=True, permit=counted_permit
+            self.uri, request, one_relay=True, permit=counted_permit, earlier=earlier
         )
 
     # --- what comes by itself --------------------------------------------------------------------

@@ -71,6 +71,13 @@ LEGACY_SPELLINGS: dict[str, str] = {
 }
 
 
+def survives_resend(code: str) -> bool:
+    """Whether this refusal holds although two copies of the request went out (M5): the wallet
+    cannot pay either, whichever it answered."""
+    rule = REFUSALS.get(code)
+    return rule is not None and rule.final_if_resent
+
+
 def clean_text(text: str) -> str:
     """A wallet's words made safe to show: no control or bidi characters, folded, at most 240."""
     kept = "".join(

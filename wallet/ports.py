@@ -101,11 +101,14 @@ class NwcTransport(Protocol):
         *,
         one_relay: bool = False,
         permit: Callable[[], bool] | None = None,
+        earlier: Sent | None = None,
     ) -> PublishAnswer:
         """Write the request. Never queues: no open socket within the time limit -> NotSent.
 
         `one_relay`: exactly one relay, one write (pay requests, M3). `permit` is called
-        synchronously right before the write; False -> NotSent.
+        synchronously right before the write; False -> NotSent. `earlier`, with `one_relay`: the
+        very same request was written before, so another relay is taken where one is open; the
+        same one only if it gave no answer.
         """
         ...
 
@@ -267,6 +270,16 @@ class Payer(Protocol):
         self, request: SealedRequest, *, permit: Callable[[], bool]
     ) -> PublishAnswer:
         """Write the stored request once, to one relay, on an open socket, or not at all (M3)."""
+        ...
+
+    async def resend_pay(
+        self, request: SealedRequest, earlier: Sent, *, permit: Callable[[], bool]
+    ) -> PublishAnswer:
+        """Write the very same request once more, after `earlier`: the only resend there is (M3).
+
+        A wallet that got both copies knows the event by its id. From here on a refusal that may
+        be of one copy only proves nothing (M5): the caller has stored that before it calls.
+        """
         ...
 
     async def lookup_outgoing(self, payment_hash: str) -> LookupAnswer: ...

@@ -1,4 +1,4 @@
-"""The NWC rail: one stored, signed pay request to the tenant's wallet, written once (M1, M3)."""
+"""The NWC rail: one stored, signed pay request to the tenant's wallet (M1, M3)."""
 
 from __future__ import annotations
 
@@ -180,12 +180,39 @@ class NwcRail:
         self, payer: Payer, sealed: SealedRequest, attempt: PaymentAttempt, not_after: int
     ) -> None:
         def permit() -> bool:
-            return self.rt.clock.now() <= not_after and self.rt.fence.is_held()
+            now = self.rt.clock.now()
+            return now <= not_after and now < sealed.expiration and self.rt.fence.is_held()
 
         answer = await payer.publish_pay(sealed, permit=permit)
         # A reply may already have ended the attempt; and a cancellation between the relay's answer
         # and this write must not lose what is known.
         await uninterrupted(self._store_publish(attempt, answer))
+        if isinstance(answer, NotSent) or answer.accepted:
+            return
+        # The relay is silent, lost or refuses: the wallet may never see it, and everybody would
+        # wait for its death. The identical event may go out once more (M3).
+        if await self._mark_resend(attempt):
+            again = await payer.resend_pay(sealed, answer, permit=permit)
+            await uninterrupted(self._store_resend(attempt, again))
+
+    async def _mark_resend(self, attempt: PaymentAttempt) -> bool:
+        """Stored before the second copy goes out; False where the wallet has answered already."""
+        async with self.rt.unit() as unit:
+            return await unit.tx.execute("payments.resending", id=attempt.id) > 0
+
+    async def _store_resend(self, attempt: PaymentAttempt, answer: Sent | NotSent) -> None:
+        async with self.rt.unit() as unit:
+            if isinstance(answer, NotSent):
+                await unit.tx.execute("payments.not_resent", id=attempt.id)
+                return
+            await unit.record(
+                "attempt.resent",
+                tenant=attempt.tenant,
+                subject=attempt.id,
+                invoice=attempt.invoice_id,
+                relay=answer.relay_url,
+                accepted=answer.accepted,
+            )
 
     async def _store_publish(self, attempt: PaymentAttempt, answer: Sent | NotSent) -> None:
         async with self.rt.unit() as unit:

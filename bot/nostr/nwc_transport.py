@@ -93,6 +93,7 @@ class RelayNwcTransport:
         *,
         one_relay: bool = False,
         permit: Callable[[], bool] | None = None,
+        earlier: Sent | None = None,
     ) -> PublishAnswer:
         """Write to one relay or to all of them; without `one_relay` the first OK is the answer."""
         link = self._link_of(uri)
@@ -109,7 +110,7 @@ class RelayNwcTransport:
         if not leases:
             return NotSent(refusal)
         if one_relay:
-            return await self._publish_once(uri, request, leases, permit)
+            return await self._publish_once(uri, request, leases, permit, earlier)
         return await self._publish_widely(request, leases, permit)
 
     def subscribe(self, uri: NwcUri, sink: ReplySink) -> Subscription:
@@ -156,9 +157,10 @@ class RelayNwcTransport:
         request: SealedRequest,
         leases: list[Lease],
         permit: Callable[[], bool] | None,
+        earlier: Sent | None,
     ) -> PublishAnswer:
         try:
-            lease = await self._first_open(uri, leases)
+            lease = await self._first_open(uri, _suited(leases, earlier))
             if lease is None:
                 return NotSent("no open socket")
             outcome = await lease.connection.write(
@@ -175,7 +177,7 @@ class RelayNwcTransport:
 
     async def _first_open(self, uri: NwcUri, leases: list[Lease]) -> Lease | None:
         """Where the reply is listened for, in the URI's order; else the first that opens."""
-        if not any(lease.connection.is_open for lease in leases):
+        if leases and not any(lease.connection.is_open for lease in leases):
             await self._any_opened(leases)
         link = self._link_of(uri)
         opened = [lease for lease in leases if lease.connection.is_open]
@@ -244,6 +246,16 @@ class RelayNwcTransport:
 def _relays(uri: NwcUri) -> tuple[str, ...]:
     urls = (try_normalize(url) or url for url in uri.relays)
     return tuple(dict.fromkeys(urls))[:MAX_RELAYS]
+
+
+def _suited(leases: list[Lease], earlier: Sent | None) -> list[Lease]:
+    """For a second copy another relay, if any is open; never the one that refused the first."""
+    if earlier is None:
+        return leases
+    others = [lease for lease in leases if lease.connection.url != earlier.relay_url]
+    if earlier.accepted is False or any(lease.connection.is_open for lease in others):
+        return others
+    return leases
 
 
 def _answer(url: str, outcome: PublishOutcome) -> PublishAnswer:

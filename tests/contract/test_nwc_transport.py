@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -152,6 +153,42 @@ async def test_one_relay_takes_the_second_when_the_first_is_away(rig: Rig) -> No
     answer = await rig.transport.publish(rig.uri, seal(rig), one_relay=True)
     assert answer == Sent(rig.uri.relays[1], True, "")
     await until(lambda: len(rig.asked) == 1)
+
+
+@pytest.mark.parametrize("accepted", [None, False])
+async def test_m3_the_second_copy_goes_to_another_relay(rig: Rig, accepted: bool | None) -> None:
+    await listen(rig)
+    request = seal(rig)
+    first = await rig.transport.publish(rig.uri, request, one_relay=True)
+    assert isinstance(first, Sent)
+    await rig.transport.publish(rig.uri, seal(rig))
+    await until(lambda: len(rig.asked) == 3)  # both have an open socket
+    earlier = replace(first, accepted=accepted)
+    again = await rig.transport.publish(rig.uri, request, one_relay=True, earlier=earlier)
+    assert isinstance(again, Sent)
+    assert {first.relay_url, again.relay_url} == set(rig.uri.relays)
+
+    def at_relays() -> set[str]:
+        return {a.relay_url for a in rig.asked if a.event_id == request.event_id}
+
+    await until(lambda: at_relays() == set(rig.uri.relays))
+
+
+@pytest.mark.parametrize("accepted", [None, False])
+async def test_m3_with_one_relay_left_the_second_copy_goes_there_unless_it_refused(
+    rig: Rig, accepted: bool | None
+) -> None:
+    await rig.relays_away(1)
+    request = seal(rig)
+    first = await rig.transport.publish(rig.uri, request, one_relay=True)
+    assert isinstance(first, Sent)
+    earlier = replace(first, accepted=accepted)
+    again = await rig.transport.publish(rig.uri, request, one_relay=True, earlier=earlier)
+    if accepted is False:
+        assert isinstance(again, NotSent)
+    else:
+        assert isinstance(again, Sent)
+        assert again.relay_url == first.relay_url
 
 
 @pytest.mark.parametrize("one_relay", [True, False])

@@ -225,10 +225,14 @@ class FakeNwcTransport:
         *,
         one_relay: bool = False,
         permit: Callable[[], bool] | None = None,
+        earlier: Sent | None = None,
     ) -> PublishAnswer:
         """To the first open relay, or to all of them."""
         await asyncio.sleep(0)
         usable = [self.relay(url) for url in uri.relays if self.relay(url).open]
+        if earlier is not None:
+            others = [relay for relay in usable if relay.url != earlier.relay_url]
+            usable = others or ([] if earlier.accepted is False else usable)
         if not usable:
             return NotSent("no open socket")
         answers: list[PublishAnswer] = []

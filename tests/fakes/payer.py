@@ -124,6 +124,11 @@ class FakePayer:
             await self._behave(request.event_id, self._bolt11s[request.event_id])
         return Sent(RELAY, True)
 
+    async def resend_pay(
+        self, request: SealedRequest, earlier: Sent, *, permit: Callable[[], bool]
+    ) -> PublishAnswer:
+        return await self.publish_pay(request, permit=permit)
+
     async def _behave(self, request_id: str, bolt11: str) -> None:
         params = {"invoice": bolt11}
         match self.behaviour:

@@ -74,6 +74,7 @@ class ScriptedTransport:
         *,
         one_relay: bool = False,
         permit: Callable[[], bool] | None = None,
+        earlier: Sent | None = None,
     ) -> PublishAnswer:
         if self.unreachable:
             return NotSent("no open socket")

@@ -45,6 +45,11 @@ def unknown_is_failed() -> Any:
     return patch.object(observations, "_apply_outcome", wrong)
 
 
+def refusal_after_resend() -> Any:
+    """A refusal is believed although two copies of the request went out (M5)."""
+    return patch.object(observations, "survives_resend", lambda code: True)
+
+
 def intent_after_effect() -> Any:
     """The attempt is stored once the wallet was asked (M1)."""
 
@@ -279,6 +284,9 @@ def written_late() -> Any:
             async def publish_pay(self, request: Any, *, permit: Any) -> Any:
                 return await payer.publish_pay(request, permit=lambda: True)
 
+            async def resend_pay(self, request: Any, earlier: Any, *, permit: Any) -> Any:
+                return await payer.resend_pay(request, earlier, permit=lambda: True)
+
         await real(self, Always(), sealed, attempt, not_after)
 
     return patch.object(nwc.NwcRail, "_publish", wrong)
@@ -312,6 +320,7 @@ MUTANTS: dict[str, Callable[[], Any]] = {
         open_auto_advance,
         held_is_nothing,
         written_late,
+        refusal_after_resend,
     )
 }
 

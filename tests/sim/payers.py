@@ -56,6 +56,10 @@ class OutsidePayer:
 
     def receive(self, sealed: SealedRequest) -> None:
         """A pay request comes in from a relay."""
+        if sealed.event_id in self.seen and not self.revoked and self.world.rng.random() < 0.5:
+            # It knows the event, and says so with a word that is true of this copy only.
+            self.world.count("wallet_refuses_second_copy")
+            self._reply(sealed, Refused("RATE_LIMITED", "already working on it"))
         if sealed.event_id in self.seen or self.revoked:
             return
         self.seen.add(sealed.event_id)
@@ -218,6 +222,21 @@ class LifePayer:
             await self._wait(5)
         await self.life.point("published")
         return Sent("wss://relay.example", accepted)
+
+    async def resend_pay(
+        self, request: SealedRequest, earlier: Sent, *, permit: Callable[[], bool]
+    ) -> PublishAnswer:
+        await self.life.point("resend called")
+        rng = self.world.rng
+        if self.world.chaos and rng.random() < 0.3:
+            await self._wait(rng.choice((1, 10, 45)))
+        if not permit():
+            self.world.count("resend_not_permitted")
+            return NotSent("too late")
+        self.world.rules.on_resend(self.outside.tenant, request)
+        self.world.after(rng.choice((0, 1, 5)), lambda: self.outside.receive(request))
+        await self.life.point("resent")
+        return Sent("wss://other.example", True)
 
     async def _wait(self, seconds: int) -> None:
         await asyncio.sleep(seconds)

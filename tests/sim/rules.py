@@ -79,6 +79,25 @@ class Rules:
 
     # --- a pay request leaves -------------------------------------------------------------------
 
+    def on_resend(self, tenant: str, request: SealedRequest) -> None:
+        """M3: the identical event once more, M5: stored before, so that no refusal is believed."""
+        payment_hash = request.event_json.split(" ")[0].removeprefix("lnbcrt1")
+        invoice = self.world.payee.invoices[payment_hash]
+        name = f"{payment_hash[:8]} of {invoice.invoice_id}"
+        self.world.say(f"RESEND {name} to the wallet of {tenant[:4]}")
+        self.world.count("resend")
+        if invoice.sent != [request.event_id]:
+            self.world.violate("M3", f"a resend for {name} that is not the first one's copy")
+        invoice.sent.append(request.event_id)
+        row = self._row(
+            "SELECT writes, in_flight_at FROM payment_attempts WHERE event_id = ?",
+            request.event_id,
+        )
+        if row is None or row[0] != 2:
+            self.world.violate("M5", f"a resend for {name} that its row does not know of: {row}")
+        elif self._now() - row[1] > PUBLISH_WINDOW_S or self._now() >= request.expiration:
+            self.world.violate("M3", f"a resend for {name} {self._now() - row[1]} s after")
+
     def on_publish(self, tenant: str, request: SealedRequest) -> None:
         violate = self.world.violate
         payment_hash = request.event_json.split(" ")[0].removeprefix("lnbcrt1")

@@ -81,7 +81,6 @@ def test_only_proof_ends_and_only_money_settles() -> None:
         if (request, row.state) == (RequestState.OPEN, RequestState.DEAD):
             assert said in (
                 RequestSeen.PROVEN_UNPAID,
-                RequestSeen.CANCELLED,
                 RequestSeen.OPERATOR_DEAD,
             )
 

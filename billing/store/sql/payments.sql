@@ -131,6 +131,16 @@ WHERE id = :id AND state = :from_state
 -- The request went out, to this relay.
 UPDATE payment_attempts SET writes = writes + 1, relay_url = :relay_url WHERE id = :id
 
+-- name: resending
+-- Its second copy is about to be written, unless it has an end or an answer: from here on a refusal
+-- of one copy ends nothing (M5).
+UPDATE payment_attempts SET writes = 2
+WHERE id = :id AND state = 'in_flight' AND writes = 1 AND outcome IS NULL
+
+-- name: not_resent
+-- Not a byte of the second copy left us.
+UPDATE payment_attempts SET writes = 1 WHERE id = :id AND writes = 2
+
 -- name: store_outcome
 -- What the payer said, without a change of state.
 UPDATE payment_attempts

@@ -316,6 +316,88 @@ def test_m5_only_listed_refusals_end_an_attempt() -> None:
     }
 
 
+@pytest.mark.parametrize("relay_says", [None, False])
+async def test_m3_a_silent_or_refusing_relay_is_followed_by_the_identical_event_once(
+    world: World, relay_says: bool | None
+) -> None:
+    await world.connect_wallet()
+    world.payer.behaviour, world.payer.relay_says = "silent", relay_says
+    await order(world)
+    assert len(world.payer.sent) == 2
+    assert len(set(world.payer.sent)) == 1, "the only resend is the identical event"
+    assert [sent.accepted for sent in world.payer.resent_after] == [relay_says]
+    (invoice,) = await world.invoices()
+    (attempt,) = await world.attempts(invoice.id)
+    assert (attempt.state, attempt.writes) == ("in_flight", 2)
+    await world.pass_time(500, step=50)
+    assert len(world.payer.sent) == 2, "once, and never later"
+
+
+@pytest.mark.parametrize("code", list(REFUSALS))
+async def test_m5_after_a_resend_a_refusal_of_one_copy_ends_nothing(
+    world: World, code: str
+) -> None:
+    """The wallet refuses the second copy while it pays the first."""
+    await world.connect_wallet()
+    world.payer.behaviour, world.payer.relay_says = "silent", None
+    await order(world)
+    await world.witness.pay_reply(PayReply(world.payer.sent[0], Refused(code, "busy")))
+    await world.settle_down()
+    (invoice,) = await world.invoices()
+    (attempt,) = await world.attempts(invoice.id)
+    is_shown = "pay_by_hand" in await kinds(world)
+    assert (attempt.state == "refused") == REFUSALS[code].final_if_resent == is_shown
+    world.payee.settle((await world.requests())[0].payment_hash)
+    await world.pass_time(60, step=20)
+    assert [i.status for i in await world.invoices()] == ["paid"]
+    assert len(await world.requests()) == 1
+
+
+async def test_m5_m8_another_life_believes_no_refusal_of_what_was_resent(world: World) -> None:
+    await world.connect_wallet()
+    world.payer.behaviour, world.payer.relay_says = "silent", None
+    await order(world)
+    again = await world.reborn()
+    refusal = Refused("INSUFFICIENT_BALANCE", "no")
+    await again.witness.pay_reply(PayReply(world.payer.sent[0], refusal))
+    await again.settle_down()
+    (invoice,) = await again.invoices()
+    assert [a.state for a in await again.attempts(invoice.id)] == ["in_flight"]
+
+
+async def test_m3_m5_who_answered_meanwhile_gets_no_second_copy(world: World) -> None:
+    """A refusal that came before the second copy is believed, so nothing more may be sent."""
+    await world.connect_wallet()
+    world.payer.behaviour, world.payer.relay_says = "refuses", None
+    await order(world)
+    assert len(world.payer.sent) == 1
+    assert "pay_by_hand" in await kinds(world)
+
+
+async def test_m3_the_second_copy_goes_out_within_the_window_or_not_at_all(world: World) -> None:
+    await world.connect_wallet()
+    world.payer.behaviour, world.payer.relay_says = "silent", None
+    publish = world.payer.publish_pay
+    calls = 0
+
+    async def slow(request, *, permit):
+        nonlocal calls
+        calls += 1
+        answer = await publish(request, permit=permit)
+        if calls == 1:
+            world.clock.advance(PUBLISH_WINDOW_S + 1)
+            await world.lease.renew()
+        return answer
+
+    world.payer.publish_pay = slow
+    await order(world)
+    assert calls == 2
+    assert len(world.payer.sent) == 1
+    (invoice,) = await world.invoices()
+    (attempt,) = await world.attempts(invoice.id)
+    assert (attempt.state, attempt.writes) == ("in_flight", 1), "a refusal still counts"
+
+
 @pytest.mark.parametrize("code", ["PAYMENT_FAILED", "INTERNAL", "NO_PREIMAGE"])
 async def test_m5_failed_is_no_verdict_and_a_later_settlement_wins(world: World, code: str) -> None:
     await world.connect_wallet()
