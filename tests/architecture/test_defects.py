@@ -14,6 +14,7 @@ import pytest
 from tests.architecture.named import all_tests, naming
 
 BOOKS = "tests/unit/billing"
+OVER_RELAYS = "tests/interop/test_misbehaviour_over_relays.py"
 
 DEFECTS = {
     "C4": (
@@ -88,6 +89,14 @@ INCIDENTS = {
     "Alby Hub 1587": (
         "pending for ever",
         f"{BOOKS}/test_incidents.py::test_nothing_is_pending_for_ever",
+    ),
+    "js-sdk 577": (
+        "a relay kept a request, and the wallet executed it after its expiration",
+        f"{OVER_RELAYS}::test_a_wallet_that_was_away_gets_the_request_late_or_never",
+    ),
+    "ZEUS 4410": (
+        "requests that a relay kept were paid again at each reconnect",
+        f"{OVER_RELAYS}::test_a_request_that_a_relay_shows_again_is_not_ours_to_repeat",
     ),
     "TPoS 52": (
         "no rate: €30.50 became one sat",

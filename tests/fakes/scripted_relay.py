@@ -44,7 +44,8 @@ class ScriptedRelay:
 
     `auth`: "" (none), "challenge first" or "challenge later" (after the first refusal): then
     nothing is accepted or shown before NIP-42. `refusal` is the prefix that says so. `accepts`
-    and `says` are the OK to events; `accepts=None` sends none. `hook` sees everything first.
+    and `says` are the OK to events; `accepts=None` sends none. `keeps_requests`: it stores what
+    is ephemeral (NIP-47's requests too), as some relays do. `hook` sees everything first.
     """
 
     def __init__(self, port: int = 0) -> None:
@@ -57,6 +58,7 @@ class ScriptedRelay:
         self.refusal = "auth-required: who are you?"
         self.accepts: bool | None = True
         self.says = ""
+        self.keeps_requests = False
         self.hook: Hook | None = None
         self._server: Server | None = None
         self._handlers: set[asyncio.Task[None]] = set()
@@ -175,7 +177,7 @@ class ScriptedRelay:
         if self.accepts is not None:
             await client.say("OK", event.id, self.accepts, self.says)
         if self.accepts is not False:
-            if not 20_000 <= event.kind < 30_000:
+            if self.keeps_requests or not 20_000 <= event.kind < 30_000:
                 self.stored.append(event)
             await self.spread(event)
 

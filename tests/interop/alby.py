@@ -9,7 +9,9 @@ from urllib.parse import quote
 
 from bot.sandbox.lightning import Connection, Payment, SandboxWallet
 from bot.sandbox.lightning.connection import RECEIVE_METHODS
-from bot.sandbox.lightning.methods import How, handle, paid_body
+from bot.sandbox.lightning.methods import Body
+from bot.sandbox.lightning.model import Request
+from bot.sandbox.lightning.perform import Job, perform
 from tests.interop.nodepeer import NODE_DIR, require_node
 
 SPEND_METHODS = (*RECEIVE_METHODS, "pay_invoice")
@@ -71,7 +73,9 @@ class NodeLines:
 class AlbyWallet:
     """`NWCWalletService` of @getalby/sdk; only the money behind it is our toy's.
 
-    `async with AlbyWallet(wallet, relay_url) as alby: ... alby.uri`.
+    `async with AlbyWallet(wallet, relay_url) as alby: ... alby.uri`; it may be entered again, as
+    the same wallet. `alby.connection.misbehave` works but for forgeries and garbage. The service
+    knows no expiration, asks its relay for everything kept there, and remembers nothing.
     """
 
     def __init__(
@@ -79,9 +83,11 @@ class AlbyWallet:
         wallet: SandboxWallet,
         relay_url: str,
         methods: tuple[str, ...] = SPEND_METHODS,
+        budget_msat: int | None = None,
     ) -> None:
         token = wallet.network.token_bytes
-        self.connection = Connection(wallet, [relay_url], methods=methods)
+        self.connection = Connection(wallet, [relay_url], methods=methods, budget_msat=budget_msat)
+        self._answering: set[asyncio.Task[None]] = set()
         self._relay_url = relay_url
         self._wallet_secret = token(32)
         self._lines = NodeLines("alby_wallet.mjs")
@@ -109,17 +115,30 @@ class AlbyWallet:
 
     async def __aexit__(self, *exc: object) -> None:
         self._serving.cancel()
-        await asyncio.gather(self._serving, return_exceptions=True)
+        for task in self._answering:
+            task.cancel()
+        await asyncio.gather(self._serving, *self._answering, return_exceptions=True)
         await self._lines.__aexit__(*exc)
 
     async def _serve(self) -> None:
         while (asked := await self._lines.hear()) is not None:
-            method = asked["method"]
-            self.connection.requests.append(method)
-            done = handle(self.connection, method, asked["params"], How())
-            if isinstance(done, Payment):
-                while done.state == "in_flight":
-                    await asyncio.sleep(0.02)
-                done = paid_body(self.connection, done)
-            answer = {key: done[key] for key in ("result", "error") if done.get(key) is not None}
+            self.connection.requests.append(asked["method"])
+            if self.connection.revoked != "silence":
+                task = asyncio.create_task(self._answer(asked))
+                self._answering.add(task)
+                task.add_done_callback(self._answering.discard)
+
+    async def _answer(self, asked: dict[str, Any]) -> None:
+        async def send(body: Body | str, *, forged: bool = False) -> None:
+            assert isinstance(body, dict)
+            assert not forged
+            answer = {key: body[key] for key in ("result", "error") if body.get(key) is not None}
             self._lines.say({"id": asked["id"], **answer})
+
+        async def ended(payment: Payment) -> None:
+            while payment.state == "in_flight":
+                await asyncio.sleep(0.02)
+
+        request = Request(asked["method"], asked["params"], None)
+        fault = self.connection.script.take(asked["method"])
+        await perform(Job(self.connection, request, send, ended), fault)
