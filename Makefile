@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev peers demo test lint bench sim sim-mutants lock clean
+.PHONY: help setup setup-dev peers demo test lint bench stripe-calls sim sim-mutants lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -21,7 +21,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*  ## /\1|/' \
-	| while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+	| while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
 
 $(BIN)/python:
 	@if [ -z "$(PYTHON)" ]; then echo "Purser needs Python 3.11, 3.12 or 3.13 with venv on the PATH." >&2; exit 1; fi
@@ -65,6 +65,9 @@ test: setup-dev peers lint  ## lint, then every test (ARGS=… goes to pytest)
 
 bench: setup-dev  ## signed webhooks a second, durable
 	@$(BIN)/python -m tests.bench.webhooks $(ARGS)
+
+stripe-calls: setup-dev  ## count the calls to Stripe and write the table of docs/stripe.md
+	@$(BIN)/python -m tests.bench.stripe_calls --write $(ARGS)
 
 SEEDS ?= 1000
 START ?= 0

@@ -15,6 +15,8 @@ from billing.views import (
     EventPage,
     InvoiceView,
     ItemChange,
+    OpenStatus,
+    Page,
     PreviewView,
     Prorations,
     SubscriptionView,
@@ -192,16 +194,16 @@ class StripeGateway(RefundGateway, Protocol):
         Looks for the operation id among the customer's transactions first when told again."""
         ...
 
-    async def open_invoices(self) -> Sequence[InvoiceView]:
-        """All open and draft invoices of the account, paged by 100."""
+    async def invoice_page(
+        self, after: str | None, *, status: OpenStatus | None = None, since: int = 0
+    ) -> Page[InvoiceView]:
+        """Invoices of the account, newest first: those in one state, or all created since then.
+        `after`: what the page before said; None begins."""
         ...
 
-    async def invoices_since(self, since: int) -> Sequence[InvoiceView]:
-        """All invoices created since then, whatever their state, newest first."""
-        ...
-
-    async def all_subscriptions(self) -> Sequence[SubscriptionView]:
-        """All not-terminal subscriptions of the account, paged by 100."""
+    async def subscription_page(self, after: str | None) -> Page[SubscriptionView]:
+        """The account's subscriptions that are not terminal, newest first. A page may be empty
+        although another follows: terminal ones are taken out of it."""
         ...
 
     async def events_after(self, cursor: str | None, since: int) -> EventPage:

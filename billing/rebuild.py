@@ -7,9 +7,9 @@ other database, so what the world knows is compared each time. With nothing miss
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 import structlog
 
@@ -17,10 +17,11 @@ from billing import invoices as effects
 from billing.adoption import adopt_request
 from billing.errors import PurserError, StripeMissing
 from billing.model import Connection, Invoice, RelayState, RequestState, Tenant
-from billing.payments import WATCH_S
 from billing.plans import plan_of_lookup_key
 from billing.ports import StripeGateway
 from billing.rails.issue import NotedRequest, noted_in
+from billing.rebuild_questions import Questions
+from billing.reconcile_sweep import Visit
 from billing.relays import tell_again
 from billing.resolver import Resolver
 from billing.stated_relays import StatedRelay, stated_in
@@ -35,12 +36,6 @@ log = structlog.stdlib.get_logger("purser")
 
 TENANT_KEY: Final = "purser_tenant"
 PUBKEY_KEY: Final = "purser_pubkey"
-LOOK_BACK_S: Final = WATCH_S
-"""Older payment requests are watched by nobody (M9)."""
-JUST_STARTED_S: Final = 120
-"""What a life has written before its rebuild ran says nothing of the backup's age."""
-SEEN_OVERLAP_S: Final = 86_400
-"""An invoice may be a day older than the moment at which it was first heard of."""
 ORDER_AGAIN_S: Final = 23 * 3600
 """An unpaid order that is taken up again has as long as Stripe gives a first invoice."""
 
@@ -51,6 +46,11 @@ class Worker(Protocol):
     async def run_once(self, now: int) -> int: ...
 
 
+Pages: TypeAlias = Callable[[Visit], Awaitable[None]]
+"""Goes through every living subscription at Stripe (`billing.reconcile.Reconciler.subscriptions`):
+the list is long, and the first sweep needs it too."""
+
+
 @dataclass(slots=True)
 class Rebuilder:
     """`done` once all that Stripe and our wallet know of open money is known here."""
@@ -59,6 +59,7 @@ class Rebuilder:
     stripe: StripeGateway
     resolver: Resolver
     sweeper: Worker
+    pages: Pages
     done: bool = False
     _later: dict[str, InvoiceView] = field(default_factory=dict)
 
@@ -71,17 +72,20 @@ class Rebuilder:
         del now
         if self.done:
             return await self._take_up_rest()
+        questions = Questions(self.rt, self.stripe)
         count = 0
-        subscriptions = await self.stripe.all_subscriptions()
-        since = await self._since()
-        listed = {view.id: view for view in await self.stripe.invoices_since(since)}
-        listed |= {view.id: view for view in await self.stripe.open_invoices()}
-        for subscription in subscriptions:
-            count += await self._subscription(subscription, listed)
-        seats = {view.id: view for view in subscriptions}
+
+        async def visit(views: Sequence[SubscriptionView]) -> None:
+            nonlocal count
+            for view in await questions.unknown_subscriptions(views):
+                count += await self._subscription(view)
+
+        await self.pages(visit)
         # Oldest first: what a later invoice says of a relay holds.
-        for view in sorted(listed.values(), key=lambda v: (v.created_at, v.id)):
-            count += await self._invoice(view, seats.get(view.subscription_id or ""))
+        for invoice in sorted(
+            await questions.invoices_in_question(), key=lambda v: (v.created_at, v.id)
+        ):
+            count += await self._invoice(invoice)
         if count:
             async with self.rt.unit() as unit:
                 await self.rt.alarm(
@@ -99,18 +103,9 @@ class Rebuilder:
         log.info("rebuild.done", taken_up=count)
         return count
 
-    async def _since(self) -> int:
-        """From when on Stripe's invoices may be unknown here: what is watched (M9), and all that
-        came after the last thing that this database saw. It may be older than what is watched."""
-        before = self.rt.clock.now() - JUST_STARTED_S
-        async with self.rt.unit() as unit:
-            seen = await unit.tx.scalar("activity.newest_before", before=before)
-        watched = self.rt.clock.billing_now() - LOOK_BACK_S
-        return watched if seen is None else min(watched, int(seen) - SEEN_OVERLAP_S)
-
     # --- tenants, subscriptions, relays ----------------------------------------------------------
 
-    async def _subscription(self, view: SubscriptionView, listed: Mapping[str, InvoiceView]) -> int:
+    async def _subscription(self, view: SubscriptionView) -> int:
         pubkey = view.metadata.get(TENANT_KEY, "")
         if len(pubkey) != 64:
             return 0
@@ -126,8 +121,7 @@ class Rebuilder:
             await store_subscription(unit, pubkey, view)
             taken = await self._take_up_relays(unit, tenant, stated_in(view.metadata), view)
         if taken and view.latest_invoice_id is not None:
-            latest = listed.get(view.latest_invoice_id)
-            latest = latest or await self.stripe.invoice(view.latest_invoice_id)
+            latest = await self.stripe.invoice(view.latest_invoice_id)
             async with self.rt.unit() as unit:
                 stored = await effects.refresh(unit, pubkey, latest)
                 await effects.carry(unit, stored, taken)
@@ -194,10 +188,21 @@ class Rebuilder:
 
     # --- invoices and the payment requests noted on them -----------------------------------------
 
-    async def _invoice(self, view: InvoiceView, subscription: SubscriptionView | None) -> int:
+    async def _seats_of(self, view: InvoiceView) -> SubscriptionView | None:
+        """The subscription of an invoice, if it can still pay for relays."""
+        if view.subscription_id is None or not stated_in(view.metadata):
+            return None
+        try:
+            subscription = await self.stripe.subscription(view.subscription_id)
+        except StripeMissing:
+            return None
+        return None if subscription.is_terminal else subscription
+
+    async def _invoice(self, view: InvoiceView) -> int:
         tenant, count = await self._tenant_of(view)
         if tenant is None:
             return 0
+        subscription = await self._seats_of(view)
         async with self.rt.unit() as unit:
             known = await invoices.get(unit.tx, view.id)
             taken = await self._take_up_relays(unit, tenant, stated_in(view.metadata), subscription)

@@ -15,6 +15,7 @@ from billing.views import (
     AccountView,
     CustomerView,
     ItemChange,
+    Page,
     PreviewView,
     Prorations,
     SubscriptionView,
@@ -310,10 +311,8 @@ class StripeSdkGateway(StripeRefunds):
             if not (await self.subscription(subscription_id)).is_terminal:
                 raise
 
-    async def all_subscriptions(self) -> Sequence[SubscriptionView]:
-        """Everything not terminal in the account."""
-        views = [
-            await self._lists.subscription(raw, _SWEEP)
-            async for raw in self._lists.each("/v1/subscriptions", _SWEEP)
-        ]
-        return [view for view in views if not view.is_terminal]
+    async def subscription_page(self, after: str | None) -> Page[SubscriptionView]:
+        """See `StripeGateway.subscription_page`. Stripe leaves out canceled ones by itself."""
+        rows = await self._lists.page_after("/v1/subscriptions", _SWEEP, after, {}, lambda raw: raw)
+        views = [await self._lists.subscription(raw, _SWEEP) for raw in rows.rows]
+        return Page(tuple(view for view in views if not view.is_terminal), rows.after)

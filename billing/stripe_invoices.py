@@ -13,14 +13,20 @@ from billing.stripe_http import written_only_if
 from billing.stripe_lists import read
 from billing.stripe_session import OPERATION_KEY, StripeSession, checked_metadata, options_for
 from billing.stripe_views import (
-    Raw,
     customer_view,
     id_of,
     intent_progress,
     invoice_view,
     strongest,
 )
-from billing.views import CardProgress, CustomerView, EventPage, InvoiceView
+from billing.views import (
+    CardProgress,
+    CustomerView,
+    EventPage,
+    InvoiceView,
+    OpenStatus,
+    Page,
+)
 
 if TYPE_CHECKING:
     from stripe.params import InvoiceCreateParams, InvoiceUpdateParams
@@ -175,25 +181,16 @@ class StripeInvoices(StripeSession):
         )
         return read(intent_id, intent_progress, raw)
 
-    async def open_invoices(self) -> Sequence[InvoiceView]:
-        """Drafts, then open ones: one that is finalized meanwhile is listed at least once."""
-        path = "/v1/invoices"
-        found: dict[str, Raw] = {}
-        for status in ("draft", "open"):
-            async for raw in self._lists.each(path, CallClass.SWEEP, status=status):
-                found[raw["id"]] = raw
-        return [read(path, invoice_view, raw) for raw in found.values()]
-
-    async def invoices_since(self, since: int) -> Sequence[InvoiceView]:
-        """See `StripeGateway.invoices_since`: one request for every 100."""
-        path = "/v1/invoices"
-        found: list[InvoiceView] = []
-        async for raw in self._lists.each(path, CallClass.SWEEP):
-            view = read(path, invoice_view, raw)
-            if view.created_at < since:
-                break
-            found.append(view)
-        return found
+    async def invoice_page(
+        self, after: str | None, *, status: OpenStatus | None = None, since: int = 0
+    ) -> Page[InvoiceView]:
+        """See `StripeGateway.invoice_page`."""
+        params: dict[str, object] = {"created": {"gte": since}} if since else {}
+        if status is not None:
+            params["status"] = status
+        return await self._lists.page_after(
+            "/v1/invoices", CallClass.SWEEP, after, params, invoice_view
+        )
 
     async def all_invoices(self) -> Sequence[InvoiceView]:
         """See `billing.audit.StripeBooks`: one request for every 100."""

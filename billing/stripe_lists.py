@@ -16,7 +16,7 @@ import stripe
 from billing.errors import StripeUnavailable
 from billing.stripe_calls import CallClass, StripeCalls
 from billing.stripe_views import Raw, event_view, subscription_view
-from billing.views import EventPage, SubscriptionView
+from billing.views import EventPage, Page, SubscriptionView
 
 T = TypeVar("T")
 
@@ -51,6 +51,20 @@ class StripeLists:
             lambda: self._client.raw_request_async("get", path, limit=PAGE, **params),
         )
         return read(path, _rows, response.data)
+
+    async def page_after(
+        self,
+        path: str,
+        call_class: CallClass,
+        after: str | None,
+        params: Mapping[str, Any],
+        parse: Callable[[Raw], T],
+    ) -> Page[T]:
+        """One page, parsed and let go: a sweep of 100 000 objects holds 100 of them at a time."""
+        position = {} if after is None else {"starting_after": after}
+        rows, more = await self.page(path, call_class, {**params, **position})
+        parsed = tuple(read(path, parse, row) for row in rows)
+        return Page(parsed, str(rows[-1]["id"]) if more and rows else None)
 
     async def each(self, path: str, call_class: CallClass, **params: Any) -> AsyncIterator[Raw]:
         """Every object, newest first, none twice although the list grows meanwhile."""

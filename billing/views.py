@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
+
+T = TypeVar("T")
 
 InvoiceStatus: TypeAlias = Literal["draft", "open", "paid", "uncollectible", "void", "deleted"]
+OpenStatus: TypeAlias = Literal["draft", "open", "uncollectible"]
+"""What is not final: paying, voiding or deleting it is still possible."""
 Prorations: TypeAlias = Literal["create_prorations", "none"]
 
 TERMINAL_SUBSCRIPTION_STATES = frozenset({"canceled", "incomplete_expired"})
 """`unpaid` and `past_due` are not terminal: paying brings them back (facts/stripe.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Up to 100 objects of a list, newest first; `after` asks for the next page, None: the end."""
+
+    rows: tuple[T, ...]
+    after: str | None
 
 
 @dataclass(frozen=True, slots=True)

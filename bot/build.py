@@ -274,6 +274,7 @@ def _build_workers(core: Core) -> Workers:
         email_domain=config.stripe.email_domain,
         provision=provision,
     )
+    reconciler = Reconciler(rt, stripe, core.catalogue)
     return Workers(
         events=EventWorker(
             rt, Handlers(rt, stripe), livemode=config.livemode, account=config.stripe.account
@@ -291,12 +292,12 @@ def _build_workers(core: Core) -> Workers:
             tuple(days * DAY_S for days in config.dunning.retry_nwc_days),
         ),
         resolver=resolver,
-        rebuilder=Rebuilder(rt, stripe, resolver, sweeper),
+        rebuilder=Rebuilder(rt, stripe, resolver, sweeper, reconciler.subscriptions),
         placer=Placer(rt, stripe),
         keeper=RelayKeeper(rt, core.host, core.catalogue, config.relay_domain),
         outbox=OutboxWorker(rt, courier),
         prober=Prober(rt, core.wallets, core.wallets, config.payee.network),
-        reconciler=Reconciler(rt, stripe, core.catalogue),
+        reconciler=reconciler,
         sweeper=sweeper,
         resealer=Resealer(rt, core.vault),
         rate_watch=RateWatch(rt, core.rates, _currency(core)),

@@ -22,16 +22,18 @@ log = structlog.stdlib.get_logger("purser")
 
 SOCKET_NAME: Final = "control.sock"
 MAX_LINE_BYTES: Final = 1024 * 1024
-"""A reconcile's plan of ten thousand differences; a request is far smaller."""
+"""One difference or one answer; a request is far smaller."""
 MAX_PATH_BYTES: Final = 107
 """`sun_path` on Linux, without its ending zero."""
 CONNECT_S: Final = 2.0
 ANSWER_S: Final = 600.0
-"""A reconcile of a large account asks Stripe for hundreds of pages."""
+"""Until the next line: a page at Stripe takes seconds, a message to slow relays half a minute."""
 IDLE_S: Final = 30.0
 """A client writes its line at once."""
 
 Json: TypeAlias = dict[str, Any]
+Hear: TypeAlias = Callable[[Json], None]
+"""What a long command says before its answer, piece by piece."""
 
 
 class ControlRefused(PurserError):
@@ -54,8 +56,10 @@ class Operator(Protocol):
     Answers are plain JSON values. Raises `PurserError`.
     """
 
-    async def reconcile(self, *, dry_run: bool) -> list[Json]:
-        """Compare with Stripe and, unless `dry_run`, put right: [{kind, subject, text, tenant}]."""
+    async def reconcile(self, *, dry_run: bool, hear: Hear) -> Json:
+        """Compare with Stripe and, unless `dry_run`, put right. `hear` is told while it goes on:
+        {"difference": …}, {"progress": …} or {"failure": …} (billing.reconcile_sweep). Returns
+        {subscriptions, invoices, differences, errors, resumed}."""
         ...
 
     async def resolve(self, thing: str, *, settled: bool, reason: str) -> Json:
@@ -97,7 +101,9 @@ Call: TypeAlias = Callable[[Operator, Json], Awaitable[Any]]
 
 CALLS: Final[Mapping[str, Call]] = {
     "status": lambda operator, _: operator.status(),
-    "reconcile": lambda operator, args: operator.reconcile(dry_run=bool(args["dry_run"])),
+    "reconcile": lambda operator, args: operator.reconcile(
+        dry_run=bool(args["dry_run"]), hear=args["hear"]
+    ),
     "resolve": lambda operator, args: operator.resolve(
         str(args["thing"]), settled=args["settled"] is True, reason=str(args["reason"])
     ),
@@ -125,7 +131,8 @@ CALLS: Final[Mapping[str, Call]] = {
     ),
     "send_dm": lambda operator, args: operator.send_dm(str(args["pubkey"]), str(args["text"])),
 }
-"""What may be asked over the socket; one row for each method of `Operator`."""
+"""What may be asked over the socket; one row for each method of `Operator`. The server adds `hear`
+to the arguments: it writes what it is given as a line of its own."""
 
 
 def socket_path(data_dir: Path) -> Path:
@@ -178,18 +185,18 @@ class ControlServer:
                     line = await reader.readline()
                 if not line:
                     return
-                answer = await self._answer(line)
-                writer.write(json.dumps(answer, ensure_ascii=False).encode() + b"\n")
+                answer = await self._answer(line, lambda piece: _write(writer, {"hear": piece}))
+                _write(writer, answer)
                 await writer.drain()
         except (OSError, TimeoutError, ValueError):
             return
         finally:
             writer.close()
 
-    async def _answer(self, line: bytes) -> Json:
+    async def _answer(self, line: bytes, hear: Hear) -> Json:
         try:
             asked = json.loads(line)
-            call, args = CALLS[asked["do"]], dict(asked.get("with") or {})
+            call, args = CALLS[asked["do"]], dict(asked.get("with") or {}) | {"hear": hear}
         except (ValueError, KeyError, TypeError):
             return {"ok": False, "refused": True, "error": "no such command; is the bot older?"}
         log.info("control.asked", what=asked["do"])
@@ -204,6 +211,10 @@ class ControlServer:
             return {"ok": False, "refused": False, "error": describe(error)}
 
 
+def _write(writer: asyncio.StreamWriter, answer: Json) -> None:
+    writer.write(json.dumps(answer, ensure_ascii=False).encode() + b"\n")
+
+
 # --- the command's side -------------------------------------------------------------------------
 
 
@@ -213,8 +224,8 @@ class RemoteOperator:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    async def reconcile(self, *, dry_run: bool) -> list[Json]:
-        found: list[Json] = await self._ask("reconcile", dry_run=dry_run)
+    async def reconcile(self, *, dry_run: bool, hear: Hear) -> Json:
+        found: Json = await self._ask("reconcile", hear, dry_run=dry_run)
         return found
 
     async def resolve(self, thing: str, *, settled: bool, reason: str) -> Json:
@@ -257,18 +268,21 @@ class RemoteOperator:
         found: Json = await self._ask("status")
         return found
 
-    async def _ask(self, what: str, **args: object) -> Any:
+    async def _ask(self, what: str, hear: Hear = lambda piece: None, /, **args: object) -> Any:
         try:
             async with asyncio.timeout(CONNECT_S):
                 reader, writer = await asyncio.open_unix_connection(
                     str(self._path), limit=MAX_LINE_BYTES
                 )
-            async with asyncio.timeout(ANSWER_S):
-                writer.write(json.dumps({"do": what, "with": args}).encode() + b"\n")
-                await writer.drain()
-                line = await reader.readline()
+            writer.write(json.dumps({"do": what, "with": args}).encode() + b"\n")
+            while True:
+                async with asyncio.timeout(ANSWER_S):
+                    await writer.drain()
+                    answer = json.loads(await reader.readline())
+                if "hear" not in answer:
+                    break
+                hear(answer["hear"])
             writer.close()
-            answer = json.loads(line)
         except (OSError, TimeoutError, ValueError) as error:
             raise ControlFailed(f"the running bot gave no answer ({describe(error)})") from error
         if answer.get("ok") is True:

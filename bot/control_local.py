@@ -14,6 +14,8 @@ from billing.model import PaymentRequest, RequestState
 from billing.observations import resolve_by_operator
 from billing.ports import RelayAnswer
 from billing.reconcile import Reconciler
+from billing.reconcile_rules import Difference
+from billing.reconcile_sweep import Failure, Heard, Progress
 from billing.store import payments
 from billing.store.engine import Tx
 from billing.store.migrate import require_current
@@ -24,6 +26,7 @@ from bot.control import (
     ControlFailed,
     ControlRefused,
     ControlServer,
+    Hear,
     Json,
     Operator,
     find_running,
@@ -36,6 +39,7 @@ from bot.nostr import nip17
 from bot.nostr.directory import Directory, Found
 from bot.nostr.nip17 import MessageError
 
+HEARD: Final = {Difference: "difference", Progress: "progress", Failure: "failure"}
 MAX_REASON_CHARS: Final = 240
 """One line of the audit log."""
 
@@ -51,15 +55,15 @@ class LocalOperator:
         """Who this is."""
         return {"pid": os.getpid(), "npub": self.core.config.keys.npub}
 
-    async def reconcile(self, *, dry_run: bool) -> list[Json]:
-        """The plan; without `dry_run` it is then carried out, after a look at missed events."""
-        reconciler = self.reconciler
+    async def reconcile(self, *, dry_run: bool, hear: Hear) -> Json:
+        """Without `dry_run` missed events are read first, and what differs is put right."""
         if not dry_run:
-            await reconciler.catch_up()
-        plan = await reconciler.plan()
-        if plan and not dry_run:
-            await reconciler.run_once(self.core.clock.now())
-        return [asdict(difference) for difference in plan]
+            await self.reconciler.catch_up()
+
+        def tell(heard: Heard) -> None:
+            hear({HEARD[type(heard)]: asdict(heard)})
+
+        return asdict(await self.reconciler.sweep(dry_run=dry_run, hear=tell))
 
     async def resolve(self, thing: str, *, settled: bool, reason: str) -> Json:
         """See `Operator`; raises `ControlRefused` with what stands against it."""

@@ -387,8 +387,14 @@ class World:
             self.quoter,
             self.timeline,
         )
-        self.rebuilder = Rebuilder(rt, self.stripe, self.resolver, Sweeper(rt, wallets))
         self.reconciler = Reconciler(rt, self.stripe, self.catalogue)
+        self.rebuilder = Rebuilder(
+            rt,
+            self.stripe,
+            self.resolver,
+            Sweeper(rt, wallets),
+            self.reconciler.subscriptions,
+        )
 
     def _port(self, inner: Any, name: str, *methods: str) -> Any:
         return inner if self.wire is None else Stepping(inner, name, self.wire, methods)

@@ -16,6 +16,7 @@ from bot.cli import (
     init,
     messages,
     operate,
+    reconcile,
     refunds,
     run,
     sandbox,
@@ -43,7 +44,7 @@ app.command(rich_help_panel=_BEGIN)(check.check)
 app.command(rich_help_panel=_BEGIN)(run.run)
 app.command(rich_help_panel=_CARE)(store.migrate)
 app.command(rich_help_panel=_CARE)(store.backup)
-app.command(rich_help_panel=_CARE)(operate.reconcile)
+app.command(rich_help_panel=_CARE)(reconcile.reconcile)
 app.command(rich_help_panel=_CARE)(books.audit)
 app.command(rich_help_panel=_CARE)(books.export)
 app.command(rich_help_panel=_CARE)(refunds.refund)

@@ -1,11 +1,10 @@
-"""`purser reconcile` and `purser payments`: what an operator decides."""
+"""`purser payments`: what an operator decides of one payment."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from bot.cli import tables
 from bot.cli.common import (
@@ -14,7 +13,6 @@ from bot.cli.common import (
     JsonOption,
     fail,
     load,
-    out,
     print_facts,
     print_json,
     run_async,
@@ -28,33 +26,6 @@ payments_app = typer.Typer(
     invoke_without_command=True,
     rich_markup_mode="rich",
 )
-
-
-def reconcile(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what differs.")] = False,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Compare the accounts with Stripe and put right what differs.
-
-    A running bot does it; otherwise this process does, and the bot acts on it at its next start.
-    """
-    found = run_async(_reconcile(load(config), dry_run))
-    if as_json:
-        print_json(found)
-        return
-    console = out()
-    for difference in found:
-        console.print(escape(str(difference["text"])))
-    count = f"{len(found)} {'difference' if len(found) == 1 else 'differences'}"
-    console.print(count if dry_run or not found else f"{count}, being put right")
-
-
-async def _reconcile(config: Config, dry_run: bool) -> list[Json]:
-    from bot.control_local import open_operator
-
-    async with open_operator(config) as operator:
-        return await operator.reconcile(dry_run=dry_run)
 
 
 @payments_app.callback()

@@ -41,6 +41,15 @@ DEFECTS = {
         "one source of the exchange rate, no bounds",
         "tests/unit/test_rates.py::test_c27_one_liar_is_left_out",
     ),
+    "C28": (
+        "tenant by tenant before the queue was read: overflow, again, livelock at 10 000",
+        f"{BOOKS}/test_reconcile.py"
+        "::test_c28_ten_thousand_tenants_are_swept_while_the_workers_go_on",
+    ),
+    "K2": (
+        "invoices older than 72 h were never looked at again",
+        f"{BOOKS}/test_reconcile.py::test_k2_an_invoice_of_any_age_is_looked_at",
+    ),
     "K10": (
         "the bolt11 of somebody else's wallet was not checked against the amount asked",
         f"{BOOKS}/test_c18_refunds.py::test_k10_another_amount_or_a_used_hash_is_not_paid",
@@ -63,7 +72,7 @@ IN_WORK = {
     # cards and the inbox
     *("C5", "C6", "C7", "C16", "K1", "K3", "V3", "V4"),
     # reconcile
-    *("C21", "C24", "C28", "K2"),
+    *("C21", "C24"),
     # refunds, restore and races
     *("C1", "C2", "C3", "C12", "C13", "C22", "C26", "K12"),
 }

@@ -126,6 +126,13 @@ async def subscribe(stage: Stage, quantity: int = 1, amount: int = 400) -> Subsc
     )
 
 
+async def open_invoices(stage: Stage) -> list[InvoiceView]:
+    found: list[InvoiceView] = []
+    for status in ("draft", "open"):
+        found += (await stage.gateway.invoice_page(None, status=status)).rows
+    return found
+
+
 async def first_invoice(stage: Stage, sub: SubscriptionView) -> InvoiceView:
     assert sub.latest_invoice_id is not None
     return await stage.gateway.invoice(sub.latest_invoice_id)
@@ -250,7 +257,7 @@ async def test_unpaid_it_expires_and_takes_its_invoice_along(stage: Stage) -> No
     assert expired.status == "incomplete_expired"
     assert expired.is_terminal
     assert (await first_invoice(stage, sub)).status == "void"
-    assert await stage.gateway.all_subscriptions() == []
+    assert (await stage.gateway.subscription_page(None)).rows == ()
     assert [view.id for view in await stage.gateway.subscriptions_of(sub.customer_id)] == [sub.id]
 
 
@@ -356,7 +363,7 @@ async def test_cancelling_at_the_periods_end(stage: Stage) -> None:
     await stage.gateway.set_cancel_at_period_end(op(), sub.id, True)
     await stage.advance(32 * DAY_S)
     assert (await stage.gateway.subscription(sub.id)).status == "canceled"
-    assert await stage.gateway.open_invoices() == []
+    assert await open_invoices(stage) == []
 
 
 async def test_cancelling_at_once_twice_is_fine(stage: Stage) -> None:
@@ -376,13 +383,13 @@ async def test_a_renewal_is_a_draft_for_an_hour_and_ours_once_finalized(stage: S
     draft = await renewal(stage, sub)
     assert (draft.status, draft.auto_advance) == ("draft", True)
     assert draft.billing_reason == "subscription_cycle"
-    assert [view.id for view in await stage.gateway.open_invoices()] == [draft.id]
+    assert [view.id for view in await open_invoices(stage)] == [draft.id]
     opened = await stage.gateway.finalize_invoice(op(), draft.id)
     assert (opened.status, opened.amount_remaining_minor) == ("open", 400)
     assert not opened.auto_advance
     with pytest.raises(StripeRejected):
         await stage.gateway.finalize_invoice(op(), draft.id)
-    assert [view.id for view in await stage.gateway.open_invoices()] == [draft.id]
+    assert [view.id for view in await open_invoices(stage)] == [draft.id]
     await stage.advance(DAY_S)
     assert not (await stage.gateway.invoice(draft.id)).attempted
     moved = await stage.gateway.subscription(sub.id)
@@ -563,6 +570,31 @@ async def test_events_are_read_on_from_the_cursor_oldest_first(stage: Stage) -> 
     assert (last.events, last.more) == ((), False)
 
 
+async def test_long_lists_come_in_pages_of_a_hundred_newest_first(stage: Stage) -> None:
+    """C28: a sweep asks once for every hundred, and what ended meanwhile is no stumbling block."""
+    basic = await price(stage)
+    customer = await customer_id(stage)
+    made = []
+    for _ in range(103):
+        sub = await stage.gateway.create_subscription(
+            op(), customer_id=customer, quantities={basic: 1}, metadata={}
+        )
+        made.append(sub.id)
+    invoices = await stage.gateway.invoice_page(None, status="open")
+    assert len(invoices.rows) == 100
+    rest_invoices = await stage.gateway.invoice_page(invoices.after, status="open")
+    assert (len(rest_invoices.rows), rest_invoices.after) == (3, None)
+    first = await stage.gateway.subscription_page(None)
+    assert [view.id for view in first.rows] == made[:2:-1]
+    assert first.after == made[3]
+    await stage.gateway.cancel_subscription(op(), made[3])
+    rest = await stage.gateway.subscription_page(first.after)
+    assert ([view.id for view in rest.rows], rest.after) == (made[2::-1], None)
+    await stage.advance(DAY_S)
+    none = await stage.gateway.invoice_page(None, since=stage.now() - 60)
+    assert (none.rows, none.after) == ((), None)
+
+
 async def test_many_events_come_in_pages(stage: Stage) -> None:
     start = stage.now()
     made = [await customer_id(stage) for _ in range(130)]
@@ -648,9 +680,9 @@ async def test_all_invoices_and_customers_are_listed_whatever_their_state(stage:
         (invoices[-1].id, "paid"),
     ]
     assert invoices[-1].amount_paid_off_stripe_minor == 400
-    since = await stage.gateway.invoices_since(drafted.created_at)
+    since = (await stage.gateway.invoice_page(None, since=drafted.created_at)).rows
     assert [view.id for view in since] == [drafted.id]
-    assert list(await stage.gateway.invoices_since(0)) == list(invoices)
+    assert list((await stage.gateway.invoice_page(None)).rows) == list(invoices)
     customers = await stage.gateway.all_customers()
     assert [c.metadata["purser_pubkey"] for c in customers] == ["cd" * 32, PUBKEY]
     assert customers[-1].id == sub.customer_id

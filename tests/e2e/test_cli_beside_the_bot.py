@@ -68,10 +68,11 @@ async def test_operating_a_running_bot(scene: Scene, tmp_path: Path) -> None:
     scene.town.stripe.delivery.misbehaviour.paused = True
     stripe_invoice = scene.town.stripe.world.get("invoice", invoice)
     stripe_invoice["status"], paid = "open", stripe_invoice["status"]
-    (difference,) = (await purser(scene, "reconcile", "--dry-run", "--json")).json
+    planned = (await purser(scene, "reconcile", "--dry-run", "--json")).json
+    (difference,) = planned["differences"]
     assert difference["subject"] == invoice
     stripe_invoice["status"] = paid
-    assert (await purser(scene, "reconcile", "--json")).json == []
+    assert (await purser(scene, "reconcile", "--json")).json["differences"] == []
 
     sent = await purser(scene, "dm", npub, "The relay host is moved tonight.", "--json")
     assert [answer["accepted"] for answer in sent.json] == [True]
@@ -84,7 +85,8 @@ async def test_operating_a_running_bot(scene: Scene, tmp_path: Path) -> None:
 
     await scene.bot.terminate()
     assert (await purser(scene, "migrate")).code == 0
-    assert (await purser(scene, "reconcile", "--dry-run", "--json")).json == []
+    told = await purser(scene, "reconcile", "--dry-run")
+    assert told.out.splitlines()[-1] == "0 differences, nothing was changed"
     assert (await purser(scene, "dm", npub, "The bot is down for an hour.")).code == 0
     await tenant.hear("down for an hour")
     copy = tmp_path / "copy.sqlite"

@@ -15,6 +15,8 @@ from billing.views import (
     EventPage,
     InvoiceView,
     ItemChange,
+    OpenStatus,
+    Page,
     PreviewView,
     Prorations,
     SubscriptionView,
@@ -259,16 +261,12 @@ class FakeStripe(FakeRefunds):
             ],
         )
 
-    async def all_subscriptions(self) -> Sequence[SubscriptionView]:
-        return await self._call(
-            "all_subscriptions",
-            {},
-            lambda: [
-                sub.view()
-                for sub in reversed(self.books.subscriptions.values())
-                if not sub.is_terminal
-            ],
-        )
+    async def subscription_page(self, after: str | None) -> Page[SubscriptionView]:
+        def body() -> Page[SubscriptionView]:
+            rows, more = _page(self.books.subscriptions, after)
+            return Page(tuple(sub.view() for sub in rows if not sub.is_terminal), more)
+
+        return await self._call("subscription_page", {"after": after}, body)
 
     async def update_items(
         self,
@@ -521,27 +519,20 @@ class FakeStripe(FakeRefunds):
             "card_progress", {"invoice_id": invoice_id}, lambda: self._invoice(invoice_id).card
         )
 
-    async def open_invoices(self) -> Sequence[InvoiceView]:
-        return await self._call(
-            "open_invoices",
-            {},
-            lambda: [
-                invoice.view()
-                for invoice in reversed(self.books.invoices.values())
-                if invoice.status in ("draft", "open")
-            ],
-        )
+    async def invoice_page(
+        self, after: str | None, *, status: OpenStatus | None = None, since: int = 0
+    ) -> Page[InvoiceView]:
+        def body() -> Page[InvoiceView]:
+            found = {
+                invoice.id: invoice
+                for invoice in self.books.invoices.values()
+                if invoice.created_at >= since and status in (None, invoice.status)
+            }
+            rows, more = _page(found, after)
+            return Page(tuple(invoice.view() for invoice in rows), more)
 
-    async def invoices_since(self, since: int) -> Sequence[InvoiceView]:
-        return await self._call(
-            "invoices_since",
-            {"since": since},
-            lambda: [
-                invoice.view()
-                for invoice in reversed(self.books.invoices.values())
-                if invoice.view().created_at >= since
-            ],
-        )
+        arguments = {"after": after, "status": status, "since": since}
+        return await self._call("invoice_page", arguments, body)
 
     async def all_invoices(self) -> Sequence[InvoiceView]:
         return await self._call(
@@ -574,6 +565,18 @@ class FakeStripe(FakeRefunds):
             return EventPage(tuple(rest[:100]), len(rest) > 100)
 
         return await self._call("events_after", {"cursor": cursor, "since": since}, body)
+
+
+def _page(objects: Mapping[str, T], after: str | None) -> tuple[list[T], str | None]:
+    """Up to 100, newest first, and the id that asks for the next page. As at Stripe, the object
+    named by `after` need not match any more; the fake's ids rise with time."""
+    names = [name for name in reversed(objects) if after is None or _age(name) < _age(after)]
+    shown = names[:100]
+    return [objects[name] for name in shown], shown[-1] if len(names) > 100 else None
+
+
+def _age(name: str) -> tuple[int, str]:
+    return len(name), name
 
 
 def _needs(invoice: Invoice, *statuses: str) -> None:

@@ -181,7 +181,7 @@ class Bot:
         lightning = LightningRefunds(rt, self, self, RefundMemory(rt, stripe))
         self.refund_desk = RefundDesk(rt, stripe, self.rates)
         resolver, sweeper = Resolver(rt, self), Sweeper(rt, self)
-        self.rebuilder = Rebuilder(rt, stripe, resolver, sweeper)
+        self.rebuilder = Rebuilder(rt, stripe, resolver, sweeper, self.reconciler.subscriptions)
         self.life.work("rebuild", self.rebuild, self._is_to_rebuild)
         for name, gated in (
             ("events", EventWorker(rt, Handlers(rt, stripe), livemode=False)),

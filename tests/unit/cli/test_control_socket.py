@@ -18,6 +18,7 @@ from bot.control import (
     ControlFailed,
     ControlRefused,
     ControlServer,
+    Hear,
     Json,
     RemoteOperator,
     find_running,
@@ -31,11 +32,13 @@ class Recorder:
     def __init__(self) -> None:
         self.asked: list[object] = []
 
-    async def reconcile(self, *, dry_run: bool) -> list[Json]:
+    async def reconcile(self, *, dry_run: bool, hear: Hear) -> Json:
         self.asked.append(dry_run)
+        hear({"progress": {"stage": "subscriptions", "done": 1, "total": 2}})
         if not dry_run:
             raise StripeUnavailable("in_1", "no answer")
-        return [{"text": "a – b"}]
+        hear({"difference": {"text": "a – b"}})
+        return {"differences": 1}
 
     async def resolve(self, thing: str, *, settled: bool, reason: str) -> Json:
         self.asked.append((thing, settled, reason))
@@ -89,11 +92,13 @@ async def running(directory: Path) -> RemoteOperator:
 async def test_questions_arrive_whole_and_errors_keep_their_kind(tmp_path: Path) -> None:
     async with serving(tmp_path) as recorder:
         operator = await running(tmp_path)
-        assert await operator.reconcile(dry_run=True) == [{"text": "a – b"}]
+        heard: list[Json] = []
+        assert await operator.reconcile(dry_run=True, hear=heard.append) == {"differences": 1}
+        assert [list(piece) for piece in heard] == [["progress"], ["difference"]]
         with pytest.raises(ControlRefused, match="not yet"):
             await operator.resolve("req_1", settled=False, reason="gone\nfor good")
         with pytest.raises(ControlFailed, match="in_1: no answer"):
-            await operator.reconcile(dry_run=False)
+            await operator.reconcile(dry_run=False, hear=heard.append)
         assert recorder.asked == [True, ("req_1", False, "gone\nfor good"), False]
         assert await operator.status() == {"pid": 1}
 

@@ -1,0 +1,81 @@
+"""Reads the events that no webhook brought from `/v1/events`, from a stored cursor."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from billing.errors import StripeRejected
+from billing.inbox import parse_event
+from billing.ingest import columns
+from billing.ports import StripeGateway
+from billing.unit import Runtime
+from billing.views import StripeEvent
+
+log = structlog.stdlib.get_logger("purser")
+
+CURSOR: Final = "stripe_events"
+WHOLE_AT: Final = "whole_up_to"
+"""Billing time up to which this database knows what happened at Stripe: set only by a bot that
+runs, whose rebuild is behind it. A restored backup has the time it was made at."""
+FIRST_LOOK_BACK_S: Final = 86400
+"""Without a cursor: a day back; what is older is found by listing."""
+
+
+@dataclass(slots=True)
+class CatchUp:
+    """Feeds the same inbox as webhooks do (M14)."""
+
+    rt: Runtime
+    stripe: StripeGateway
+
+    async def run_once(self, now: int) -> int:
+        """Record the events since the cursor, once each; returns how many were new."""
+        del now
+        async with self.rt.unit() as unit:
+            cursor = await unit.tx.scalar("leases.cursor", name=CURSOR)
+        position = str(cursor) if cursor else None
+        added = 0
+        while True:
+            since = self.rt.clock.billing_now() - FIRST_LOOK_BACK_S
+            try:
+                page = await self.stripe.events_after(position, since)
+            except StripeRejected as error:
+                if position is None:
+                    raise
+                # Stripe keeps 30 days; the lists find what the events would have said.
+                log.warning("reconcile.cursor_lost", error=error.what)
+                position = None
+                continue
+            added += await self._record(page.events)
+            if page.events:
+                position = page.events[-1].id
+            if not page.more:
+                return added
+
+    async def _record(self, events: Sequence[StripeEvent]) -> int:
+        """A page and the cursor beyond it, together."""
+        added = 0
+        async with self.rt.unit() as unit:
+            for event in events:
+                row = parse_event(json.dumps(dict(event.raw)), unit.now)
+                if row is None:
+                    continue
+                new = await unit.tx.execute("ingest.insert_event", **columns(row))
+                if new:
+                    added += 1
+                    await unit.record("event.caught_up", subject=event.id, type=event.type)
+            if events:
+                await unit.tx.execute("leases.set_cursor", name=CURSOR, value=events[-1].id)
+        return added
+
+
+async def whole_up_to(rt: Runtime) -> int | None:
+    """See `WHOLE_AT`; None: never."""
+    async with rt.unit() as unit:
+        value = await unit.tx.scalar("leases.cursor", name=WHOLE_AT)
+    return int(value) if value else None
