@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from billing.desk import Command, Desk, answer
+from billing.dunning import Policy
 from billing.model import AttemptState, Invoice, PaymentRequest, RelayState, RequestState
+from billing.outlook import next_for
 from billing.rails.choice import SHOW_LEFT_S
 from billing.store import invoices, payments, tenants
 from billing.unit import Unit
@@ -21,6 +23,7 @@ class Accounts:
     """Reads for the tenant, and the wish to pay by hand."""
 
     desk: Desk
+    policy: Policy = field(default_factory=Policy)
 
     async def invoices(self, command: Command) -> None:
         """The newest invoices, with what is still owed."""
@@ -101,6 +104,7 @@ class Accounts:
             relays = await tenants.relays_of(unit.tx, command.sender)
             owed = await invoices.open_of_tenant(unit.tx, command.sender)
             payer = await tenants.payer_of(unit.tx, command.sender)
+            comes = await next_for(unit, command.sender, self.policy)
             counts: dict[str, int] = {}
             for relay in relays:
                 if relay.state is not RelayState.ENDED:
@@ -113,6 +117,9 @@ class Accounts:
                 subscription=tenant.subscription_status,
                 period_end=tenant.period_end,
                 owed=[_row(invoice) for invoice in owed[:LISTED]],
+                overdue=bool(comes),
+                coming=comes.get("coming"),
+                coming_for=comes.get("relays"),
                 wallet=payer.masked if payer is not None else None,
                 wallet_state=payer.state.value if payer is not None else None,
                 wallet_problem=payer.problem if payer is not None else None,

@@ -36,7 +36,7 @@ from billing.rails.choice import (
 from billing.rails.issue import Issuer, NotedRequest, noted_in
 from billing.rails.manual import ManualRail
 from billing.rails.nwc import NwcRail
-from billing.store import invoices, operations, payments, tenants
+from billing.store import dunning, invoices, operations, payments, tenants
 from billing.unit import Runtime
 from billing.views import CardProgress, InvoiceView
 
@@ -147,6 +147,7 @@ class Collector:
                 now=unit.now,
                 billing_now=unit.billing_now,
                 nwc_retry_after_s=self.nwc_retry_after_s,
+                nwc_paused=(await dunning.clock(unit.tx)).paused_at is not None,
                 customer_gone=await tenants.is_customer_gone(unit.tx, view.customer_id),
             )
 

@@ -34,6 +34,7 @@ from billing.dunning_clock import Heartbeat
 from billing.dunning_end import SubscriptionEnder, end
 from billing.dunning_evidence import Investigator, is_claimed, is_under_way, money_in_hand
 from billing.errors import PurserError
+from billing.mass_failure import FailureWatch
 from billing.model import HostedRelay, Invoice, RelayState
 from billing.money import fiat_to_msat
 from billing.parallel import by_group
@@ -65,13 +66,15 @@ class Dunner:
     heartbeat: Heartbeat
     investigator: Investigator
     ender: SubscriptionEnder
+    failures: FailureWatch
     quoter: Quoter
     policy: Policy
 
     async def run_once(self, now: int) -> int:
         """Returns how many windows were changed or looked at; one's error is its own."""
+        count = await self.failures.run_once(now)
         clock, jumped = await self.heartbeat.look(now)
-        count = await self._keep(clock, jumped)
+        count += await self._keep(clock, jumped)
         async with self.rt.unit() as unit:
             due = await unit.tx.fetch_all(Window, "dunning.due", now=now, count=BATCH)
         await by_group(due, lambda window: window.tenant, self._try)

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from billing.desk import Command, Desk, answer
-from billing.dunning import DAY_S, DunningClock, Policy, Window, paused, plan_of
-from billing.store import dunning, invoices
-from billing.unit import Fact, Unit
+from billing.dunning import DAY_S, DunningClock, Policy, Window, paused
+from billing.outlook import outlook
+from billing.store import dunning
+from billing.unit import Unit
 
 MAX_DIGITS: Final = 3
 
@@ -33,7 +34,7 @@ class Promises:
             elif most == 0 or not 1 <= days <= most:
                 await answer(unit, command, "promise_too_long", most=most)
             elif windows[0].promised_at is not None:
-                facts = await self._coming(unit, windows[0])
+                facts = await outlook(unit, windows[0], self.policy)
                 await answer(unit, command, "promise_again", request_id=None, **facts)
             else:
                 clock = await dunning.clock(unit.tx)
@@ -46,20 +47,8 @@ class Promises:
                 )
                 window = await dunning.get(unit.tx, windows[0].invoice_id)
                 assert window is not None
-                facts = await self._coming(unit, window)
+                facts = await outlook(unit, window, self.policy)
                 await answer(unit, command, "promised", request_id=None, days=days, **facts)
-
-    async def _coming(self, unit: Unit, window: Window) -> dict[str, Fact]:
-        clock = await dunning.clock(unit.tx)
-        invoice = await invoices.get(unit.tx, window.invoice_id)
-        assert invoice is not None
-        relays = await invoices.relays_of(unit.tx, window.invoice_id)
-        return {
-            "coming": plan_of(window, clock, self.policy, billing_now=unit.billing_now),
-            "relays": [relay.name for relay in relays if relay.state.value != "ended"],
-            "amount_minor": invoice.amount_remaining_minor,
-            "currency": invoice.currency,
-        }
 
 
 async def pause(

@@ -21,6 +21,7 @@ from billing.handlers import Handlers
 from billing.inbox import Inbox
 from billing.ingest import Ingest
 from billing.lease import Lease
+from billing.mass_failure import FailureWatch
 from billing.model import Rail
 from billing.orders import Orders
 from billing.outbox import OutboxWorker
@@ -241,7 +242,7 @@ def _build_intake(core: Core) -> Intake:
     services = Services(
         desk,
         Orders(desk, core.catalogue),
-        Accounts(desk),
+        Accounts(desk, config.dunning_policy()),
         WalletCommands(desk, core.book),
         Promises(desk, config.dunning_policy()),
         PlanDesk(desk, core.catalogue),
@@ -321,6 +322,7 @@ def _build_dunner(core: Core) -> Dunner:
         Heartbeat(rt, stripe, core.wallets, core.rates, currency),
         Investigator(rt, stripe, core.wallets, currency),
         SubscriptionEnder(rt, stripe, core.catalogue),
+        FailureWatch(rt, core.config.dunning.mass_failure_tenants),
         core.rates,
         core.config.dunning_policy(),
     )

@@ -57,6 +57,12 @@ class DunningSection(Section):
     promise_max_days: int = setting(
         "How many days a tenant may ask for, once an invoice; 0: none.", 7, ge=0, le=60
     )
+    mass_failure_tenants: int = setting(
+        "When automatic payments of so many tenants, and of half of those tried, fail within an"
+        " hour, nobody is asked or dunned for an hour and operators are told.",
+        5,
+        ge=2,
+    )
     restore: Literal["all", "each"] = setting(
         '"all": relays come back once all that is owed for them is paid; "each": once the invoice'
         " that took them is.",

@@ -88,6 +88,12 @@ class Operator(Protocol):
         """Have recorded Stripe events handled again (bot.control_events)."""
         ...
 
+    async def dunning(
+        self, what: str, *, invoice: str | None, days: int | None, reason: str
+    ) -> Json:
+        """pause, resume or proceed with a timeline (bot.control_dunning)."""
+        ...
+
     async def send_dm(self, pubkey: str, text: str) -> list[Json]:
         """Send a message now: [{relay_url, accepted, message}] of each relay."""
         ...
@@ -128,6 +134,9 @@ CALLS: Final[Mapping[str, Call]] = {
         [str(event_id) for event_id in args["event_ids"]],
         since=None if args["since"] is None else int(args["since"]),
         only_failed=args["only_failed"] is True,
+    ),
+    "dunning": lambda operator, args: operator.dunning(
+        str(args["change"]), invoice=args["invoice"], days=args["days"], reason=str(args["reason"])
     ),
     "send_dm": lambda operator, args: operator.send_dm(str(args["pubkey"]), str(args["text"])),
 }
@@ -257,6 +266,14 @@ class RemoteOperator:
     ) -> Json:
         found: Json = await self._ask(
             "replay_events", event_ids=list(event_ids), since=since, only_failed=only_failed
+        )
+        return found
+
+    async def dunning(
+        self, what: str, *, invoice: str | None, days: int | None, reason: str
+    ) -> Json:
+        found: Json = await self._ask(
+            "dunning", change=what, invoice=invoice, days=days, reason=reason
         )
         return found
 

@@ -32,6 +32,7 @@ from bot.control import (
     find_running,
     socket_path,
 )
+from bot.control_dunning import DunningControl
 from bot.control_events import EventControl
 from bot.control_refunds import RefundControl
 from bot.logs import redact
@@ -110,6 +111,12 @@ class LocalOperator:
         return await EventControl(self.core.rt).replay(
             event_ids, since=since, only_failed=only_failed
         )
+
+    async def dunning(
+        self, what: str, *, invoice: str | None, days: int | None, reason: str
+    ) -> Json:
+        """See `bot.control_dunning`."""
+        return await DunningControl(self.core.rt).change(what, invoice, days, reason)
 
     async def send_dm(self, pubkey: str, text: str) -> list[Json]:
         """Wrapped and published at once, beside the outbox: the answers are the point."""

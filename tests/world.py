@@ -24,6 +24,7 @@ from billing.handlers import Handlers
 from billing.inbox import parse_event
 from billing.ingest import columns
 from billing.lease import LEASE_S, Lease
+from billing.mass_failure import FailureWatch
 from billing.model import (
     Connection,
     ConnectionRole,
@@ -367,7 +368,7 @@ class World:
         self.desk = Desk(rt, Policy(None))
         self.orders = Orders(self.desk, self.catalogue)
         self.plan_desk = PlanDesk(self.desk, self.catalogue)
-        self.accounts = Accounts(self.desk)
+        self.accounts = Accounts(self.desk, self.timeline)
         self.promises = Promises(self.desk, self.timeline)
         vault = Vault(KeyRing((Key("k1", bytes(32)),)), self.ids)
         self.book = ConnectionBook(rt, vault, allow_private=True)
@@ -384,6 +385,7 @@ class World:
             self.heartbeat,
             Investigator(rt, self.stripe, self, "usd"),
             SubscriptionEnder(rt, self.stripe, self.catalogue),
+            FailureWatch(rt),
             self.quoter,
             self.timeline,
         )

@@ -41,6 +41,8 @@ MARGIN_LOOK_S: Final = 30
 """After a margin has ended the resolver looks first, then collection."""
 IDLE_S: Final = 6 * 3600
 """Nothing open is left unvisited for longer, whatever was to wake it."""
+PAUSED_LOOK_S: Final = 300
+"""Whether wallets are asked again after a mass failure; its end wakes those that failed."""
 SHOW_LEFT_S: Final = 120
 """A person needs at least this long to pay what is shown."""
 _LIVE: Final = (AttemptState.PREPARED, AttemptState.IN_FLIGHT)
@@ -66,6 +68,7 @@ class Situation:
     now: int
     billing_now: int
     nwc_retry_after_s: tuple[int, ...] = NWC_RETRY_AFTER_S
+    nwc_paused: bool = False
     customer_gone: bool = False
 
 
@@ -261,6 +264,8 @@ def _nwc(s: Situation, open_request: PaymentRequest | None) -> Step | None:
     payer = s.payer
     if payer is None or not _nwc_is_due(s):
         return None
+    if s.nwc_paused:
+        return _while_paused(s)
     if open_request is not None and not _is_unused(s, open_request):
         return None
     if open_request is None and (_not_beyond(s) or not _fits_first_invoice(s, AUTOMATIC_EXPIRY_S)):
@@ -269,6 +274,14 @@ def _nwc(s: Situation, open_request: PaymentRequest | None) -> Step | None:
         until = payer.created_at + PROBE_PATIENCE_S
         return Wait("the tenant's wallet is being asked", until) if s.now < until else None
     return TryNwc(payer, open_request)
+
+
+def _while_paused(s: Situation) -> Step | None:
+    """Many tenants' wallets fail at once (billing.mass_failure): a renewal has time; who orders, or
+    asks to pay by hand, has the next rail."""
+    if s.invoice.show_wanted or s.view.billing_reason == "subscription_create":
+        return None
+    return Wait("automatic payments are paused, since many fail", s.now + PAUSED_LOOK_S)
 
 
 def _nwc_is_due(s: Situation) -> bool:

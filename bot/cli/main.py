@@ -12,6 +12,7 @@ import typer
 from bot.cli import (
     books,
     check,
+    dunning,
     events,
     init,
     messages,
@@ -53,6 +54,7 @@ app.command(rich_help_panel=_CARE)(messages.dm)
 for command in tables.COMMANDS:
     app.command(rich_help_panel=_LOOK)(command)
 app.add_typer(events.events_app, name="events", rich_help_panel=_LOOK)
+app.add_typer(dunning.dunning_app, name="dunning", rich_help_panel=_LOOK)
 app.add_typer(operate.payments_app, name="payments", rich_help_panel=_LOOK)
 app.command(rich_help_panel=_LOOK)(tables.show)
 app.add_typer(wallet.app, name="wallet", rich_help_panel=_TRY)

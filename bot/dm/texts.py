@@ -213,6 +213,10 @@ def _status(f: Facts) -> str:
         lines.append(f"Open: {left} (say pay to pay it by hand).")
     if not f["owed"]:
         lines.append("Nothing is owed.")
+    if f.get("coming"):
+        lines += [
+            text for text in texts_dunning.next_and_cuts(f["coming"], f["coming_for"]) if text
+        ]
     if f["period_end"] is not None and f["subscription"] == "active":
         lines.append(f"Next renewal: {date(f['period_end'])}.")
     if f["wallet"] is None:

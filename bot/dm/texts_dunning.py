@@ -33,6 +33,11 @@ def next_word(plan: list[Mapping[str, Any]]) -> str:
     return ""
 
 
+def next_and_cuts(plan: list[Mapping[str, Any]], relays: list[str]) -> tuple[str, str]:
+    """For `status`: the next word, and what is taken when."""
+    return next_word(plan), coming(plan, relays)
+
+
 def _what(f: Facts) -> str:
     sats = f" = about {format_sats(int(f['amount_msat']))}" if f.get("amount_msat") else ""
     return f"{amount(f)}{sats} for {names(f['relays'])}"

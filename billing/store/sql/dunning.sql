@@ -151,9 +151,9 @@ ON CONFLICT (id) DO UPDATE SET
     down_since = excluded.down_since, paused_at = excluded.paused_at,
     paused_why = excluded.paused_why, count_from = excluded.count_from
 
--- name: failures
--- Tenants of whom an automatic payment failed since then, and tenants whom one was tried for.
-SELECT COUNT(DISTINCT CASE WHEN kind <> 'attempt.settled' THEN tenant END) AS failed,
-    COUNT(DISTINCT tenant) AS tried
-FROM activity
-WHERE at >= :since AND kind IN ('attempt.settled', 'attempt.refused', 'attempt.dead', 'nwc.skipped')
+-- name: tried
+-- How automatic payments ended since then.
+SELECT DISTINCT tenant, kind, facts FROM activity
+WHERE at >= :since AND tenant IS NOT NULL
+    AND kind IN ('attempt.settled', 'attempt.refused', 'attempt.dead', 'nwc.skipped')
+ORDER BY tenant, kind, facts

@@ -1,0 +1,28 @@
+"""What a tenant who owes something is told of what comes next, for `status` and `promise`."""
+
+from __future__ import annotations
+
+from billing.dunning import Policy, Window, plan_of
+from billing.model import RelayState
+from billing.store import dunning, invoices
+from billing.unit import Fact, Unit
+
+
+async def outlook(unit: Unit, window: Window, policy: Policy) -> dict[str, Fact]:
+    """`coming` [{action, at}], `relays` by name, what is left to pay, and how long it is paused."""
+    clock = await dunning.clock(unit.tx)
+    invoice = await invoices.get(unit.tx, window.invoice_id)
+    assert invoice is not None
+    relays = await invoices.relays_of(unit.tx, window.invoice_id)
+    return {
+        "coming": plan_of(window, clock, policy, billing_now=unit.billing_now),
+        "relays": [relay.name for relay in relays if relay.state is not RelayState.ENDED],
+        "amount_minor": invoice.amount_remaining_minor,
+        "currency": invoice.currency,
+    }
+
+
+async def next_for(unit: Unit, tenant: str, policy: Policy) -> dict[str, Fact]:
+    """Of the oldest unpaid invoice, whose turn it is; empty when nothing is overdue."""
+    windows = await dunning.open_of_tenant(unit.tx, tenant)
+    return await outlook(unit, windows[0], policy) if windows else {}
