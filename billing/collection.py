@@ -19,6 +19,7 @@ from billing.rails.choice import (
     NWC_RETRY_AFTER_S,
     Adopt,
     AdoptCard,
+    CardSince,
     Finalize,
     Finished,
     Show,
@@ -36,8 +37,8 @@ from billing.rails.choice import (
 from billing.rails.issue import Issuer, NotedRequest, noted_in
 from billing.rails.manual import ManualRail
 from billing.rails.nwc import NwcRail
-from billing.store import dunning, invoices, operations, payments, tenants
-from billing.unit import Runtime
+from billing.store import cards, dunning, invoices, operations, payments, tenants
+from billing.unit import Runtime, Unit
 from billing.views import CardProgress, InvoiceView
 
 log = structlog.stdlib.get_logger("purser")
@@ -117,7 +118,7 @@ class Collector:
         for attempt in live:
             await self.card.observe(attempt, progress)
         view = await self._fetch(known)
-        has_card = await self._has_card(view)
+        default = await self._default_card(view)
         async with self.rt.unit() as unit:
             invoice = await effects.refresh(unit, known.tenant, view)
             requests = await payments.requests_of(unit.tx, invoice_id)
@@ -136,7 +137,8 @@ class Collector:
                 requests=requests,
                 attempts=attempts,
                 payer=payer,
-                has_card=has_card,
+                has_card=default is not None,
+                card_since=await self._card_since(unit, known.tenant, view, default),
                 card=progress,
                 unknown=unknown,
                 unknown_cards=await foreign_cards(unit.tx, invoice_id, view.metadata),
@@ -158,11 +160,27 @@ class Collector:
             # A draft that was deleted: nothing can be collected, and money for it becomes credit.
             return effects.deleted_view(known)
 
-    async def _has_card(self, view: InvoiceView) -> bool:
-        if Rail.CARD not in self.rails or view.status not in ("draft", "open"):
-            return False
-        customer = await self.stripe.customer(view.customer_id)
-        return customer.default_payment_method is not None
+    def _may_charge(self, view: InvoiceView) -> bool:
+        return Rail.CARD in self.rails and view.status in ("draft", "open")
+
+    async def _default_card(self, view: InvoiceView) -> str | None:
+        if not self._may_charge(view):
+            return None
+        return (await self.stripe.customer(view.customer_id)).default_payment_method
+
+    async def _card_since(
+        self, unit: Unit, tenant: str, view: InvoiceView, default: str | None
+    ) -> CardSince | None:
+        """Since when it is the default, as far as `billing.cards` has seen: if no event brought
+        this one, it is to be looked at."""
+        if not self._may_charge(view):
+            return None
+        card = await cards.of_tenant(unit.tx, tenant)
+        if default != (None if card is None else card.method_id):
+            await cards.want_look(unit.tx, tenant, due_at=unit.now)
+        elif card is not None and card.since is not None:
+            return CardSince(card.since, card.billing_since or 0)
+        return None
 
     async def _rest(self, s: Situation, step: Finished | Wait) -> str:
         retry_at = next_nwc_retry_at(s) if isinstance(step, Wait) else None

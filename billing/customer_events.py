@@ -14,7 +14,8 @@ from billing.errors import StripeMissing
 from billing.handling import Answer, Ignored
 from billing.model import Change, InboxEvent, Tenant
 from billing.money import format_fiat
-from billing.store import invoices, ledger, tenants
+from billing.store import cards, invoices, ledger, tenants
+from billing.subscription_end import on_ended
 from billing.unit import Unit
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ async def on_customer(handlers: Handlers, event: InboxEvent) -> Answer:
         return tenant
 
     async def effect(unit: Unit) -> None:
+        await cards.want_look(unit.tx, tenant.pubkey, due_at=unit.now)
         for invoice in await invoices.open_of_tenant(unit.tx, tenant.pubkey):
             await invoices.want_collection(unit.tx, invoice.id, due_at=unit.now)
 
@@ -65,7 +67,7 @@ async def on_customer_deleted(handlers: Handlers, event: InboxEvent) -> Answer:
                 "changes.finish", id=running.id, now=unit.now, outcome="the customer was deleted"
             )
         if ended is not None:
-            await handlers.on_ended(unit, tenant, ended)
+            await on_ended(handlers.rt, unit, tenant, ended)
         for invoice in await invoices.open_of_tenant(unit.tx, tenant.pubkey):
             await invoices.want_collection(unit.tx, invoice.id, due_at=unit.now)
         credit = await ledger.post_customer_gone(unit, tenant.pubkey, customer_id)

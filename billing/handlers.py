@@ -6,15 +6,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from billing import customer_events, invoice_events, refund_events
+from billing import card_events, customer_events, invoice_events, refund_events
 from billing import invoices as effects
 from billing.errors import StripeMissing
 from billing.handling import Answer, Ignored, NotYet
-from billing.model import HostedRelay, InboxEvent, RelayState, Tenant
+from billing.model import InboxEvent, Tenant
 from billing.ports import StripeGateway
-from billing.standing import owed_for
 from billing.store import invoices, tenants
 from billing.subscription_changes import store_subscription
+from billing.subscription_end import on_ended
 from billing.unit import Runtime, Unit
 from billing.views import InvoiceView, SubscriptionView
 
@@ -63,7 +63,7 @@ class Handlers:
         async def effect(unit: Unit) -> None:
             await store_subscription(unit, tenant.pubkey, view)
             if view.is_terminal:
-                await self.on_ended(unit, tenant, view)
+                await on_ended(self.rt, unit, tenant, view)
             if event.type == "customer.subscription.trial_will_end":
                 await _tell_of_trial(unit, tenant, view)
             await tenants.want_sync(unit.tx, tenant.pubkey, due_at=unit.now)
@@ -108,41 +108,6 @@ class Handlers:
         found = await self.owner_of(customer_id)
         return found if isinstance(found, Tenant) else None
 
-    async def on_ended(self, unit: Unit, tenant: Tenant, view: SubscriptionView) -> None:
-        """Stripe ended it. Relays that were to stop end by their own date; the others lose what is
-        no longer paid for, and nothing new is ordered for them behind the tenant's back (C9)."""
-        if view.status != "canceled":
-            return
-        for relay in await tenants.relays_of(unit.tx, tenant.pubkey):
-            if relay.state in (RelayState.ENDED, RelayState.PENDING_PAYMENT):
-                continue
-            if relay.stop_requested_at is not None:
-                continue
-            if await _leave_to_dunning(unit, relay):
-                continue
-            stops_at = await _paid_until(unit, relay, view)
-            if stops_at is None:
-                continue
-            await unit.tx.execute(
-                "relays.request_stop", id=relay.id, now=unit.now, stops_at=stops_at
-            )
-            await unit.record(
-                "relay.stop_requested", tenant=tenant.pubkey, subject=relay.id, because="canceled"
-            )
-            await unit.say(
-                f"relay:{relay.id}:canceled:{view.id}",
-                tenant.pubkey,
-                "stopping",
-                name=relay.name,
-                stops_at=stops_at,
-            )
-            await self.rt.alarm(
-                unit,
-                f"canceled:{view.id}",
-                f"Subscription {view.id} of tenant {tenant.pubkey[:16]}… was cancelled at Stripe; "
-                "its relays stop when what is paid runs out. The tenant can order again.",
-            )
-
 
 async def _tell_of_trial(unit: Unit, tenant: Tenant, view: SubscriptionView) -> None:
     """Purser starts no trials; an operator can, at Stripe. Its end is the end of the period."""
@@ -153,30 +118,6 @@ async def _tell_of_trial(unit: Unit, tenant: Tenant, view: SubscriptionView) -> 
             "trial_ends",
             ends_at=view.period_end,
         )
-
-
-async def _leave_to_dunning(unit: Unit, relay: HostedRelay) -> bool:
-    """Cancelled over an unpaid renewal, as a Dashboard setting does after the last retry: the relay
-    is limited, stopped and ended by its timeline, and paying still brings it back. It is not
-    renewed: its next order is the tenant's own (C9)."""
-    if relay.activated_at is None or not await owed_for(unit, relay, besides=""):
-        return False
-    await unit.tx.execute("relays.request_stop", id=relay.id, now=unit.now, stops_at=None)
-    await unit.record(
-        "relay.stop_requested", tenant=relay.tenant, subject=relay.id, because="canceled unpaid"
-    )
-    return True
-
-
-async def _paid_until(unit: Unit, relay: HostedRelay, view: SubscriptionView) -> int | None:
-    """When a relay of a cancelled subscription stops: not before what was paid runs out (M13).
-    None: no invoice carries it, so it is free and none of this subscription's business."""
-    carriers = await invoices.of_relay(unit.tx, relay.id)
-    if not carriers:
-        return None
-    if any(invoice.status in ("draft", "open", "uncollectible") for invoice in carriers):
-        return unit.billing_now
-    return max(unit.billing_now, view.period_end or 0)
 
 
 Handler: TypeAlias = Callable[[Handlers, InboxEvent], Awaitable[Answer]]
@@ -206,6 +147,12 @@ REGISTRY: Final[Mapping[str, Handler]] = {
     "invoice.upcoming": invoice_events.on_upcoming,
     "customer.updated": customer_events.on_customer,
     "customer.deleted": customer_events.on_customer_deleted,
+    **{
+        f"payment_method.{name}": card_events.on_payment_method
+        for name in ("attached", "updated", "automatically_updated")
+    },
+    "payment_method.detached": card_events.on_detached,
+    "checkout.session.completed": card_events.on_checkout,
     "charge.refunded": refund_events.on_charge_refunded,
     **{f"refund.{name}": refund_events.on_refund for name in ("created", "updated", "failed")},
     **{

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from billing.handling import Answer, Effect, Ignored, customer_in
 from billing.model import InboxEvent, Tenant
 from billing.money import format_fiat
-from billing.store import invoices, tenants
+from billing.store import cards, invoices, tenants
 from billing.unit import Unit
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ async def on_upcoming(handlers: Handlers, event: InboxEvent) -> Answer:
 
     async def effect(unit: Unit) -> None:
         await tenants.want_sync(unit.tx, tenant.pubkey, due_at=unit.now)
+        # Whether the card lives until then.
+        await cards.want_look(unit.tx, tenant.pubkey, due_at=unit.now)
 
     return effect
 

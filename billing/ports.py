@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
+from billing.card_ports import CardGateway
 from billing.model import Connection
 from billing.refund_ports import RefundGateway
 from billing.views import (
@@ -53,7 +54,7 @@ class Ids(Protocol):
         ...
 
 
-class StripeGateway(RefundGateway, Protocol):
+class StripeGateway(RefundGateway, CardGateway, Protocol):
     """Stripe as billing sees it: typed views, raw pages, and an operation id on every write (M11).
 
     `operation_id` is the idempotency key *and* goes into the created object's metadata as

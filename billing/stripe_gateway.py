@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from billing.errors import StripeRejected
 from billing.stripe_calls import CallClass
+from billing.stripe_cards import StripeCards
 from billing.stripe_lists import read
-from billing.stripe_refunds import StripeRefunds
 from billing.stripe_session import OPERATION_KEY, checked_metadata, options_for
 from billing.stripe_views import Raw, customer_view, preview_view
 from billing.views import (
@@ -79,7 +79,7 @@ def _preview_item(change: ItemChange) -> InvoiceCreatePreviewParamsSubscriptionD
     return {"id": change.item_id, "quantity": change.quantity}
 
 
-class StripeSdkGateway(StripeRefunds):
+class StripeSdkGateway(StripeCards):
     """Stripe over HTTPS. Never gives a `StripeObject` away; raises only `billing.errors`."""
 
     # --- account, prices, customers --------------------------------------------------------

@@ -114,6 +114,7 @@ def invoice_view(raw: Raw) -> InvoiceView:
         metadata=_metadata(raw),
         covers_from=covers_from,
         covers_until=covers_until,
+        collection_method=str(raw.get("collection_method") or "charge_automatically"),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Final
 
 import structlog
 
+from billing.customers import CustomerBook
 from billing.errors import ConfigurationWrong, PurserError, StripeMissing, StripeRejected
 from billing.good_standing import owes_nothing
 from billing.model import Change, HostedRelay, PlanChange, Tenant
@@ -31,6 +32,7 @@ from billing.subscription_changes import (
     store_change,
     store_subscription,
 )
+from billing.subscription_end import on_ended
 from billing.subscriptions import (
     AddItems,
     CancelAtPeriodEnd,
@@ -51,6 +53,10 @@ log = structlog.stdlib.get_logger("purser")
 BATCH: Final = 20
 STEPS: Final = 4
 """Changes a visit: a mixed change is two updates; more would be a loop."""
+
+
+class _Ended(Exception):
+    """Its subscription turned out to be over: what the relays want is to be read again (C9)."""
 
 
 @dataclass(slots=True)
@@ -112,7 +118,10 @@ class SubscriptionSync:
                 relays = await tenants.relays_of(unit.tx, tenant.pubkey)
                 running = await unit.tx.fetch_one(Change, "changes.running", tenant=tenant.pubkey)
             if running is None:
-                running = await self._plan(current, relays)
+                try:
+                    running = await self._plan(current, relays)
+                except _Ended:
+                    continue
                 if running is None:
                     await self._synced(tenant, seen_wishes)
                     break
@@ -136,7 +145,7 @@ class SubscriptionSync:
         seats = count_seats(relays, live, uncarried, self.catalogue)
         if not seats.all_ids and tenant.customer_id is None:
             return None
-        tenant = await self._ensure_customer(tenant)
+        tenant = await CustomerBook(self.rt, self.stripe, self.email_domain).ensure(tenant)
         actual = await self._actual(tenant)
         if actual is None or actual.is_terminal:
             # Nothing is begun for an order whose time has run out: it ends in a moment (C25).
@@ -190,38 +199,6 @@ class SubscriptionSync:
                 kind, what = "keep", "{}"
         return new_change(self.rt, tenant.pubkey, kind, what, relays)
 
-    async def _ensure_customer(self, tenant: Tenant) -> Tenant:
-        if tenant.customer_id is not None:
-            return tenant
-        # Stripe is asked first: a reply may have been lost, or this database been restored from
-        # before its tenant came; a second customer would mean a second subscription (M11).
-        found = await self.stripe.find_customer(tenant.pubkey)
-        if found is None:
-            async with self.rt.unit() as unit:
-                operation = await operations.begin(
-                    unit.tx, self.rt, "create_customer", tenant.pubkey
-                )
-            email = (
-                f"{tenant.pubkey[:32]}@{self.email_domain}"
-                if self.email_domain is not None
-                else None
-            )
-            found = await self.stripe.create_customer(
-                operation.id, pubkey=tenant.pubkey, name=tenant.name, email=email
-            )
-            async with self.rt.unit() as unit:
-                await operations.finish(unit.tx, operation.id, found.id, now=unit.now)
-        async with self.rt.unit() as unit:
-            await unit.tx.execute(
-                "tenants.set_customer", pubkey=tenant.pubkey, customer_id=found.id
-            )
-            await unit.record(
-                "tenant.customer", tenant=tenant.pubkey, subject=tenant.pubkey, customer=found.id
-            )
-            fresh = await tenants.get(unit.tx, tenant.pubkey)
-        assert fresh is not None
-        return fresh
-
     async def _actual(self, tenant: Tenant) -> SubscriptionView | None:
         """The one living subscription, by its id or, when none is known, by asking for all."""
         assert tenant.customer_id is not None
@@ -239,8 +216,14 @@ class SubscriptionSync:
             ]
             view = living[0] if living else None
         if view is not None:
+            is_over = view.is_terminal and tenant.subscription_id is not None
             async with self.rt.unit() as unit:
                 await store_subscription(unit, tenant.pubkey, view)
+                if is_over:
+                    # The event that would have told is lost or late (K3).
+                    await on_ended(self.rt, unit, tenant, view)
+            if is_over:
+                raise _Ended
         return view
 
 

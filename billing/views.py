@@ -111,6 +111,7 @@ class InvoiceView:
     metadata: Mapping[str, str] = field(default_factory=dict)
     covers_from: int | None = None
     covers_until: int | None = None
+    collection_method: str = "charge_automatically"
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,3 +196,38 @@ class DisputeView:
     payment_intent_id: str | None
     customer_id: str | None
     evidence_due_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentMethodView:
+    """What Stripe can charge a customer with; `customer_id` None: it is attached to nobody.
+    `exp_month` and `exp_year` are a card's last month."""
+
+    id: str
+    customer_id: str | None
+    kind: str
+    brand: str | None
+    last4: str | None
+    exp_month: int | None
+    exp_year: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CardPage:
+    """A page at Stripe where a customer leaves a card. `url` lets in whoever has it; `expires_at`
+    None: within minutes, Stripe does not say when."""
+
+    url: str = field(repr=False)
+    session_id: str
+    expires_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckoutView:
+    """A Checkout session, once somebody was there; `payment_method_id` is what they left."""
+
+    id: str
+    mode: str
+    is_complete: bool
+    customer_id: str | None
+    payment_method_id: str | None

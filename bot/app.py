@@ -167,6 +167,8 @@ class App:
             self._gated("settlements", parts.workers.placer, QUICK_S),
             self._gated("relays", parts.workers.keeper, QUICK_S),
             self._worker("outbox", parts.workers.outbox, QUICK_S),
+            self._gated("cards", parts.workers.cards, QUICK_S),
+            self._gated("card pages", parts.workers.card_pages, QUICK_S),
             self._gated("refunds", parts.workers.refunds, QUICK_S),
             self._gated("dunning", parts.workers.dunner, DUNNING_S),
             *self._preflight(),

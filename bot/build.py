@@ -9,8 +9,11 @@ from typing import Final
 import httpx
 
 from billing.accounts import Accounts
+from billing.card_pages import CardCommands, CardPageMaker
+from billing.cards import CardKeeper
 from billing.collection import Collector
 from billing.connections import ConnectionBook, Prober, WalletCommands
+from billing.customers import CustomerBook
 from billing.desk import Desk, Policy
 from billing.dunning_clock import Heartbeat
 from billing.dunning_end import SubscriptionEnder
@@ -129,6 +132,8 @@ class Workers:
     rate_watch: RateWatch
     resealer: Resealer
     retention: Retention
+    cards: CardKeeper
+    card_pages: CardPageMaker
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +251,7 @@ def _build_intake(core: Core) -> Intake:
         WalletCommands(desk, core.book),
         Promises(desk, config.dunning_policy()),
         PlanDesk(desk, core.catalogue),
+        CardCommands(desk, "card" in config.collection.rails, config.stripe.card_page),
     )
     inbox = Inbox(
         clock=core.clock,
@@ -302,6 +308,14 @@ def _build_workers(core: Core) -> Workers:
         sweeper=sweeper,
         resealer=Resealer(rt, core.vault),
         rate_watch=RateWatch(rt, core.rates, _currency(core)),
+        cards=CardKeeper(rt, stripe),
+        card_pages=CardPageMaker(
+            rt,
+            stripe,
+            CustomerBook(rt, stripe, config.stripe.email_domain),
+            return_url=_return_url(config),
+            pages=config.stripe.card_page,
+        ),
         retention=Retention(rt, config.store.keep_events_days, config.store.keep_rejected_days),
         preflight=Preflight(
             rt, stripe, core.wallets, core.rates, core.catalogue, config.payee.network
@@ -326,6 +340,12 @@ def _build_dunner(core: Core) -> Dunner:
         core.rates,
         core.config.dunning_policy(),
     )
+
+
+def _return_url(config: Config) -> str:
+    """Where Stripe's page leads back to; it demands one, and a chat has none."""
+    fallback = f"https://{config.relay_domain}" if config.relay_domain else "https://stripe.com"
+    return config.stripe.return_url or config.http.public_url or fallback
 
 
 def _currency(core: Core) -> str:

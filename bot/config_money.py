@@ -64,6 +64,17 @@ class StripeSection(Section):
         pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+$",
         example="tenants.example.com",
     )
+    card_page: Literal["auto", "portal", "checkout"] = setting(
+        "Where a tenant leaves a card: Stripe's customer portal (its links work for minutes), a"
+        " Checkout page (a day), or auto: the portal, and Checkout where none is set up.",
+        "auto",
+    )
+    return_url: str | None = setting(
+        "Where that page leads back to; without it, http.public_url or the relays' domain.",
+        None,
+        pattern=r"^https?://[^\s]+$",
+        example="https://example.com/thanks",
+    )
     requests_per_s: int = setting(
         "Calls to Stripe per second; Stripe allows 25 in test mode, 100 live.", 20, ge=1, le=100
     )

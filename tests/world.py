@@ -10,8 +10,11 @@ from decimal import Decimal
 from typing import Any
 
 from billing.accounts import Accounts
+from billing.card_pages import CardCommands, CardPageMaker
+from billing.cards import CardKeeper
 from billing.collection import Collector
 from billing.connections import ConnectionBook, Prober, WalletCommands
+from billing.customers import CustomerBook
 from billing.desk import Command, Desk, Policy
 from billing.dunning import Policy as Timeline
 from billing.dunning_clock import Heartbeat
@@ -373,6 +376,11 @@ class World:
         vault = Vault(KeyRing((Key("k1", bytes(32)),)), self.ids)
         self.book = ConnectionBook(rt, vault, allow_private=True)
         self.wallet_commands = WalletCommands(self.desk, self.book)
+        self.card_commands = CardCommands(self.desk, takes_cards=True)
+        self.card_pages = CardPageMaker(
+            rt, self.stripe, CustomerBook(rt, self.stripe), "https://billing.example/"
+        )
+        self.cards = CardKeeper(rt, self.stripe)
         self.prober = Prober(rt, wallets, wallets, self.network)
         self.preflight = Preflight(
             rt, self.stripe, wallets, StubQuoter(self.clock), self.catalogue, self.network
@@ -507,6 +515,8 @@ class World:
                 self.preflight,
                 self.plan_worker,
                 self.sync,
+                self.card_pages,
+                self.cards,
                 self.collector,
                 self.resolver,
                 self.placer,

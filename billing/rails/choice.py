@@ -49,6 +49,14 @@ _LIVE: Final = (AttemptState.PREPARED, AttemptState.IN_FLIGHT)
 
 
 @dataclass(frozen=True, slots=True)
+class CardSince:
+    """Since when the present card is the default, by both clocks."""
+
+    at: int
+    billing_at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Situation:
     """All that the choice depends on."""
 
@@ -70,6 +78,7 @@ class Situation:
     nwc_retry_after_s: tuple[int, ...] = NWC_RETRY_AFTER_S
     nwc_paused: bool = False
     customer_gone: bool = False
+    card_since: CardSince | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +235,21 @@ def _is_cards_alone(s: Situation) -> bool:
     if any(request.state is RequestState.OPEN for request in s.requests):
         return False
     has_only_card = s.has_card and s.payer is None and Rail.CARD in s.rails
-    return has_only_card and s.view.auto_advance and not s.invoice.show_wanted
+    is_stripes = s.view.auto_advance and s.view.collection_method == "charge_automatically"
+    return has_only_card and is_stripes and not s.invoice.show_wanted and not _card_came_since(s)
+
+
+def _card_came_since(s: Situation) -> bool:
+    """Stripe has tried in vain, with a card that was there before: a new one need not wait for
+    Stripe's next try, days away. It is one explicit `pay` (M4)."""
+    is_newer = s.card_since is not None and s.card_since.billing_at > s.view.created_at
+    return s.view.status == "open" and s.view.attempted and is_newer and not _card_was_tried(s)
+
+
+def _card_was_tried(s: Situation) -> bool:
+    """By us, this one and not another before it."""
+    since = 0 if s.card_since is None else s.card_since.at
+    return any(a.rail is Rail.CARD and a.prepared_at >= since for a in s.attempts)
 
 
 def _void(s: Situation) -> Step:
@@ -304,7 +327,7 @@ def _is_unused(s: Situation, request: PaymentRequest) -> bool:
 
 
 def _card(s: Situation, open_request: PaymentRequest | None) -> Step | None:
-    if not s.has_card or any(attempt.rail is Rail.CARD for attempt in s.attempts):
+    if not s.has_card or _card_was_tried(s):
         return None
     if s.invoice.show_wanted:
         # Who asks to pay by hand is not charged by card meanwhile.

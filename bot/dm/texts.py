@@ -12,7 +12,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Final
 
 from billing.money import exponent, format_fiat, format_sats
-from bot.dm import texts_dunning, texts_plans, texts_refunds, texts_wallets
+from bot.dm import texts_cards, texts_dunning, texts_plans, texts_refunds, texts_wallets
 from bot.dm.wording import Facts, Text, amount, date, names
 
 MAX_BYTES: Final = 8000
@@ -310,6 +310,15 @@ TEXTS: Final[Mapping[str, Text]] = {
         "A wallet connection is a secret: please send it by a private message (NIP-17), not the "
         "old kind. Revoke the one you just sent and make a new one."
     ),
+    "no_cards": lambda f: (
+        "Cards are not taken here. To pay by yourself: pay; to have it done: wallet <nwc uri>"
+    ),
+    "card_preparing": lambda f: "A link to leave your card at Stripe follows in a moment.",
+    "card_page": texts_cards.card_page,
+    "card_page_failed": texts_cards.card_page_failed,
+    "card_ready": texts_cards.card_ready,
+    "card_gone": texts_cards.card_gone,
+    "card_expires": texts_cards.card_expires,
     "invoices": _invoices,
     "nothing_to_pay": lambda f: "Nothing is owed. You are paid up.",
     "payment_under_way": lambda f: (

@@ -27,7 +27,7 @@ POSITION = {"say": 2, "answer": 2, "reply": 1}
 """Which argument is the kind: `unit.say(key, recipient, kind)`, `answer(unit, command, kind)`,
 `desk.reply(command, kind)`."""
 
-OWN_PLAYS = ("refund", "preflight", "dunning", "promises")
+OWN_PLAYS = ("refund", "preflight", "dunning", "promises", "card")
 """Modules (by the beginning of their names) whose messages their own tests play."""
 
 

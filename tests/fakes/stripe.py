@@ -32,6 +32,7 @@ from tests.fakes.stripe_books import (
     add_month,
     amounts,
 )
+from tests.fakes.stripe_cards import FakeCards
 from tests.fakes.stripe_refunds import FakeRefunds
 
 T = TypeVar("T")
@@ -46,7 +47,7 @@ def rejected(subject: str, what: str, code: str | None = None) -> StripeRejected
     return StripeRejected(subject, what, status=400, code=code, request_id="req_fake")
 
 
-class FakeStripe(FakeRefunds):
+class FakeStripe(FakeRefunds, FakeCards):
     """Implements `billing.ports.StripeGateway`; billing time comes from the clock.
 
     `before(name, arguments)` and `after(…)` are called around every call and may raise (a lost
@@ -61,10 +62,12 @@ class FakeStripe(FakeRefunds):
         self.calls: list[tuple[str, Mapping[str, Any]]] = []
         self._done: dict[str, tuple[str, object, Any]] = {}
         FakeRefunds.__init__(self)
+        FakeCards.__init__(self)
 
     def set_card(self, customer_id: str, card: Card) -> None:
         """Give a customer a default card that behaves like this."""
-        self.books.customers[customer_id].card = card
+        customer = self.books.customers[customer_id]
+        customer.card, customer.default_method = card, None
 
     async def _call(self, name: str, arguments: Mapping[str, Any], body: Callable[[], T]) -> T:
         await _run(self.before, name, arguments)

@@ -52,13 +52,15 @@ class Customer:
     balance_minor: int = 0
     currency: str | None = None
     card: Card = "none"
+    default_method: str | None = None
     deleted: bool = False
     credits: dict[str, str] = field(default_factory=dict)
 
     def view(self) -> CustomerView:
         if self.deleted:
             return CustomerView(self.id, True, 0, None, None)
-        method = None if self.card == "none" else f"pm_{self.id}"
+        named = self.default_method or f"pm_{self.id}"
+        method = None if self.card == "none" else named
         return CustomerView(
             self.id, False, self.balance_minor, self.currency, method, dict(self.metadata)
         )
@@ -203,15 +205,20 @@ class Books:
         owner = obj.id if isinstance(obj, Customer) else obj.customer.id
         self.tell_of(kind, {"id": obj.id, "object": name, "customer": owner})
 
-    def tell_of(self, kind: str, body: dict[str, str | None]) -> None:
+    def tell_of(
+        self, kind: str, body: dict[str, str | None], previous: dict[str, str] | None = None
+    ) -> None:
         event_id = self.new_id("evt")
+        data: dict[str, object] = {"object": body}
+        if previous is not None:
+            data["previous_attributes"] = previous
         raw = {
             "id": event_id,
             "object": "event",
             "type": kind,
             "created": self.now,
             "livemode": False,
-            "data": {"object": body},
+            "data": data,
         }
         self.events.append(StripeEvent(event_id, kind, self.now, False, raw))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import httpx
 import pytest
 import stripe
 
@@ -146,16 +147,41 @@ async def test_cards_attach_decline_and_detach(sandbox: Sandbox) -> None:
     assert again.invoice_settings.default_payment_method is None
 
 
-async def test_hosted_pages_have_a_url(sandbox: Sandbox) -> None:
+async def test_a_card_left_on_the_checkout_page_is_attached_and_no_default(
+    sandbox: Sandbox,
+) -> None:
     customer = await sandbox.customer()
-    portal = await sandbox.v1.billing_portal.sessions.create_async(
-        {"customer": customer.id, "return_url": "https://example.org"}
-    )
-    checkout = await sandbox.v1.checkout.sessions.create_async(
-        {"mode": "setup", "customer": customer.id, "success_url": "https://x", "currency": "usd"}
-    )
-    assert portal.url.startswith("https://")
-    assert checkout.url.startswith("https://")
+    wanted = {"mode": "setup", "customer": customer.id, "success_url": "https://x"}
+    page = await sandbox.v1.checkout.sessions.create_async({**wanted, "currency": "usd"})
+    with pytest.raises(stripe.InvalidRequestError):
+        await sandbox.v1.checkout.sessions.create_async(wanted)
+    async with httpx.AsyncClient() as http:
+        left = (await http.post(page.url, json={"card": "visa"})).raise_for_status().json()
+        assert (await http.post(page.url, json={"card": "visa"})).status_code == 400, "used up"
+    done = await sandbox.v1.checkout.sessions.retrieve_async(page.id, {"expand": ["setup_intent"]})
+    assert (done.status, done.setup_intent.payment_method) == ("complete", left["payment_method"])
+    seen = await sandbox.v1.customers.retrieve_async(customer.id)
+    assert seen.invoice_settings.default_payment_method is None
+    told = [e["type"] for e in sandbox.stripe.world.table("event").values()]
+    assert told[-3:] == [
+        "payment_method.attached",
+        "setup_intent.succeeded",
+        "checkout.session.completed",
+    ]
+
+
+async def test_a_card_left_in_the_portal_is_the_default(sandbox: Sandbox) -> None:
+    customer = await sandbox.customer()
+    wanted = {"customer": customer.id, "flow_data": {"type": "payment_method_update"}}
+    page = await sandbox.v1.billing_portal.sessions.create_async(wanted)
+    async with httpx.AsyncClient() as http:
+        left = (await http.post(page.url, json={"card": "mastercard"})).raise_for_status().json()
+    seen = await sandbox.v1.customers.retrieve_async(customer.id)
+    assert seen.invoice_settings.default_payment_method == left["payment_method"]
+    sandbox.stripe.world.settings.portal_configured = False
+    with pytest.raises(stripe.InvalidRequestError) as refused:
+        await sandbox.v1.billing_portal.sessions.create_async(wanted)
+    assert refused.value.code is None, "as Stripe's: only the status says it"
 
 
 async def test_the_account_tells_who_the_key_belongs_to(sandbox: Sandbox) -> None:

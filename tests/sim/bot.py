@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from billing.accounts import Accounts
+from billing.cards import CardKeeper
 from billing.collection import Collector
 from billing.connections import ConnectionBook, Prober, WalletCommands
 from billing.desk import Desk, Policy
@@ -59,6 +60,7 @@ OPERATOR = "0e" * 32
 IS_DUE = {
     "events": "SELECT 1 FROM inbox_events WHERE next_try_at <= :now",
     "subscriptions": "SELECT 1 FROM tenants WHERE sync_due_at <= :now",
+    "cards": "SELECT 1 FROM cards WHERE look_due_at <= :now OR warn_at <= :now",
     "collection": "SELECT 1 FROM invoices WHERE collect_due_at <= :now OR nwc_retry_at <= :now",
     "resolver": "SELECT 1 FROM payment_requests WHERE next_lookup_at <= :now",
     "settlements": "SELECT 1 FROM settlements WHERE next_try_at <= :now",
@@ -186,6 +188,7 @@ class Bot:
         for name, gated in (
             ("events", EventWorker(rt, Handlers(rt, stripe), livemode=False)),
             ("subscriptions", SubscriptionSync(rt, stripe, world.catalogue, changer)),
+            ("cards", CardKeeper(rt, stripe)),
             ("collection", collector),
             ("settlements", Placer(rt, stripe)),
             ("refunds", RefundWorker(rt, stripe, lightning)),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 from billing.accounts import Accounts
+from billing.card_pages import CardCommands
 from billing.connections import WalletCommands
 from billing.desk import Command, Desk
 from billing.orders import Orders
@@ -28,6 +29,7 @@ class Services:
     wallets: WalletCommands
     promises: Promises
     plan_desk: PlanDesk
+    cards: CardCommands
 
 
 Run: TypeAlias = Callable[[Services, Command, list[str]], Awaitable[None]]
@@ -89,6 +91,10 @@ async def _wallet(s: Services, command: Command, words: list[str]) -> None:
         await s.wallets.connect(command, words[0])
 
 
+async def _card(s: Services, command: Command, words: list[str]) -> None:
+    await s.cards.card(command)
+
+
 async def _invoices(s: Services, command: Command, words: list[str]) -> None:
     await s.accounts.invoices(command)
 
@@ -115,6 +121,7 @@ ENTRIES: Final = (
     Entry("stop", "stop <relay>", "end a relay with its paid period", _stop, 1, 2),
     Entry("wallet", "wallet <nwc uri>", "pay from this wallet from now on", _wallet, 0, 1),
     Entry("wallet off", "wallet off", "stop paying from it", _wallet),
+    Entry("card", "card", "leave or change the card that pays", _card),
     Entry("invoices", "invoices", "what was billed and what is open", _invoices),
     Entry("pay", "pay", "an invoice to pay by hand now", _pay),
     Entry("promise", "promise <days>", "ask for time to pay, once an invoice", _promise, 1, 2),

@@ -7,8 +7,9 @@ from collections import Counter
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
-from bot.sandbox.stripe import card_payments, disputes, faults, payment_methods
+from bot.sandbox.stripe import card_payments, disputes, faults, payment_methods, portal
 from bot.sandbox.stripe.errors import Obj, invalid, missing
+from bot.sandbox.stripe.world import view
 
 if TYPE_CHECKING:
     from bot.sandbox.stripe.server import EmbeddedStripe
@@ -39,6 +40,9 @@ async def handle(stripe: EmbeddedStripe, method: str, path: str, raw: bytes) -> 
             return {"sent": stripe.delivery.resend(str(body.get("event")))}
         case "POST", ["settings"]:
             return _settings(stripe, body)
+        case "POST", ["pages", session_id]:
+            left = portal.complete(stripe.world, session_id, str(body.get("card", "visa")))
+            return {"payment_method": left["id"]}
         case "POST", ["cards", card_id]:
             return _card(stripe, card_id, body)
         case "POST", ["payment_intents" | "disputes" as kind, thing_id, *rest]:
@@ -149,10 +153,18 @@ def _settings(stripe: EmbeddedStripe, body: Obj) -> Obj:
 
 
 def _card(stripe: EmbeddedStripe, card_id: str, body: Obj) -> Obj:
+    """How it behaves from now on, and until when it is valid."""
     method = stripe.world.get("payment_method", card_id)
-    if body.get("behaviour") not in payment_methods.BEHAVIOURS:
+    behaviour = body.get("behaviour", method["_behaviour"])
+    if behaviour not in payment_methods.BEHAVIOURS:
         raise invalid(
             f"behaviour is one of {', '.join(payment_methods.BEHAVIOURS)}", param="behaviour"
         )
-    method["_behaviour"] = body["behaviour"]
-    return {"id": card_id, "behaviour": method["_behaviour"]}
+    month, year = (body.get(name, method["card"][name]) for name in ("exp_month", "exp_year"))
+    if not (isinstance(month, int) and isinstance(year, int) and 1 <= month <= 12):
+        raise invalid("exp_month is 1 to 12, exp_year a year", param="exp_month")
+    method["_behaviour"] = behaviour
+    before = view(stripe.world, method)
+    method["card"] |= {"exp_month": month, "exp_year": year}
+    stripe.world.emit_change("payment_method.updated", method, before)
+    return {"id": card_id, "behaviour": behaviour, "exp_month": month, "exp_year": year}

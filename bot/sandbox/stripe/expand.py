@@ -39,11 +39,14 @@ _KINDS = {
     "prices": "price",
     "products": "product",
     "refunds": "refund",
+    "sessions": "checkout.session",
+    "setup_intents": "setup_intent",
     "subscription_items": "subscription_item",
     "subscriptions": "subscription",
 }
 # What may be expanded, by kind: dotted path to the field → kind found there ("" for a plain one).
 _TARGETS: dict[str, dict[str, str]] = {
+    "checkout.session": {"customer": "customer", "setup_intent": "setup_intent"},
     "credit_note": {"customer": "customer", "invoice": "invoice"}
     | {"customer_balance_transaction": "customer_balance_transaction"},
     "customer": {
@@ -84,6 +87,7 @@ _TARGETS: dict[str, dict[str, str]] = {
     "price": {"product": "product"},
     "product": {"default_price": "price"},
     "refund": {"payment_intent": "payment_intent"},
+    "setup_intent": {"customer": "customer", "payment_method": "payment_method"},
     "subscription": {
         "customer": "customer",
         "default_payment_method": "payment_method",

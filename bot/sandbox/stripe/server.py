@@ -117,6 +117,7 @@ class EmbeddedStripe:
         await self.delivery.start()
         self._idle = asyncio.get_running_loop().create_task(self.schedule.follow_real_time())
         self.base_url = f"http://{host}:{port}"
+        self.world.settings.pages_url = self.base_url
         return self.base_url
 
     async def stop(self) -> None:

@@ -44,6 +44,10 @@ class Settings:
     """Above it 429; 0 for no limit. Stripe's test mode allows 25 (facts, Limits)."""
     finalization_fails: bool = False
     """Finalizing ends in `invoice.finalization_failed`, as with a tax or address problem."""
+    portal_configured: bool = True
+    """Whether the customer portal was set up in the Dashboard; without it there are no sessions."""
+    pages_url: str = ""
+    """Where the links of hosted pages lead; empty for Stripe's own addresses."""
     idempotency_retention_s: int = DAY_S
     """Keys are forgotten after this (wire time); Stripe promises at least 24 h."""
 
@@ -155,6 +159,7 @@ _views: dict[str, View] = {}
 _TITLE = {
     "payment_method": "PaymentMethod",
     "invoice_payment": "invoice payment",
+    "setup_intent": "setupintent",
     "subscription_item": "subscription item",
     "webhook_endpoint": "webhook endpoint",
     "customer_balance_transaction": "customer balance transaction",

@@ -43,6 +43,7 @@ async def say(world: World, text: str, *, legacy: bool = False) -> str:
         world.wallet_commands,
         world.promises,
         world.plan_desk,
+        world.card_commands,
     )
     command = await world.command(verb_of(text))
     await dispatch(services, replace(command, legacy=legacy), text)

@@ -463,3 +463,94 @@ async def test_a_customer_that_is_there_is_not_forgotten(world: World) -> None:
     assert tenant.customer_id == customer.id
     lines = await world.all(Activity, "activity.after", seq=0, count=10_000)
     assert not [line for line in lines if line.kind == "customer.deleted"]
+
+
+# --- defects of systems like this one ------------------------------------------------------------
+
+
+async def test_k1_c7_effect_message_and_handled_at_commit_together_or_not_at_all(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """K1, C7: neither is the effect lost in a crash between, nor the message, nor said twice."""
+    await paid_tenant(world)
+    books = world.stripe.books
+    (sub,) = books.subscriptions.values()
+    sub.status = "trialing"
+    books.tell("customer.subscription.trial_will_end", sub)
+    await world.deliver_events()
+    newest = max(await world.all(InboxEvent, "events.newest", count=100), key=lambda e: e.event_id)
+
+    async def killed(*args: Any, **kwargs: Any) -> None:
+        raise StripeUnavailable("tenant", "the last write of the effect fails")
+
+    with monkeypatch.context() as patch:
+        # After the message was queued, in the same transaction.
+        patch.setattr(tenants, "want_sync", killed)
+        await world.events.run_once(world.clock.now())
+    assert "trial_ends" not in [kind for kind, _ in await world.messages()]
+    assert (await event(world, newest.event_id)).handled_at is None
+    world.clock.advance(60)
+    await world.settle_down()
+    books.tell("customer.subscription.trial_will_end", sub)
+    await world.settle_down()
+    assert [kind for kind, _ in await world.messages()].count("trial_ends") == 1
+
+
+async def test_c16_a_late_event_of_an_old_subscription_changes_nothing(world: World) -> None:
+    """C16: ids are compared, and the state is the object's, not the payload's or the order's."""
+    await paid_tenant(world)
+    books = world.stripe.books
+    (old,) = books.subscriptions.values()
+    books.cancel(old)
+    await world.pass_time(old.period_end - world.clock.billing_now() + 60, step=DAY_S)
+    await world.orders.new(await world.command("new"), "again", "basic")
+    await world.pass_time(300, step=60)
+    async with world.rt.unit() as unit:
+        before = await tenants.get(unit.tx, ALICE)
+    assert before is not None
+    assert before.subscription_id not in (None, old.id)
+    messages = await world.messages()
+    for kind in ("deleted", "updated", "created", "deleted"):
+        books.tell(f"customer.subscription.{kind}", old)
+    await world.settle_down()
+    async with world.rt.unit() as unit:
+        after = await tenants.get(unit.tx, ALICE)
+    assert after is not None
+    assert (after.subscription_id, after.subscription_status) == (
+        before.subscription_id,
+        before.subscription_status,
+    )
+    assert await world.messages() == messages
+    (relay,) = [r for r in await world.relays() if r.name == "again"]
+    assert relay.state == "active"
+
+
+async def test_k3_what_polling_finds_ends_where_webhooks_end(make_world: Any) -> None:
+    """K3: a payment and a cancellation, once told by events, once found by reconcile alone."""
+    ends = []
+    for is_told in (True, False):
+        world: World = await make_world()
+        await world.orders.new(await world.command("new"), "alice", "basic")
+        await world.settle_down()
+        books = world.stripe.books
+        (invoice,), (sub,) = books.invoices.values(), books.subscriptions.values()
+
+        async def look(world: World = world, is_told: bool = is_told) -> None:
+            if not is_told:
+                world.stripe.books.events.clear()
+                await world.reconciler.run_once(world.clock.now())
+            world.clock.advance(60)
+            await world.settle_down()
+
+        # An operator marks it paid by hand, later cancels the subscription.
+        books.mark_paid(invoice, off_stripe=True)
+        await look()
+        (up,) = await world.relays()
+        books.cancel(sub)
+        await look()
+        (relay,) = await world.relays()
+        kinds = sorted(kind for kind, _ in await world.messages())
+        paid = [(i.status, i.paid_by) for i in await world.invoices()]
+        ends.append((up.state, relay.state, relay.stops_at, paid, kinds))
+    assert ends[0] == ends[1]
+    assert ends[0][0] == "active"
