@@ -28,6 +28,7 @@ from billing.rails.choice import (
     TakeOver,
     TryCard,
     TryNwc,
+    UnseenCard,
     Void,
     Wait,
     choose,
@@ -138,7 +139,7 @@ class Collector:
                 attempts=attempts,
                 payer=payer,
                 has_card=default is not None,
-                card_since=await self._card_since(unit, known.tenant, view, default),
+                card_seen=await self._card_seen(unit, known.tenant, view, default),
                 card=progress,
                 unknown=unknown,
                 unknown_cards=await foreign_cards(unit.tx, invoice_id, view.metadata),
@@ -168,19 +169,21 @@ class Collector:
             return None
         return (await self.stripe.customer(view.customer_id)).default_payment_method
 
-    async def _card_since(
+    async def _card_seen(
         self, unit: Unit, tenant: str, view: InvoiceView, default: str | None
-    ) -> CardSince | None:
-        """Since when it is the default, as far as `billing.cards` has seen: if no event brought
-        this one, it is to be looked at."""
+    ) -> CardSince | UnseenCard | None:
+        """Since when it is the default, as far as `billing.cards` has seen. One that no event
+        brought is to be looked at first, unless that fails: then it is charged as it is."""
         if not self._may_charge(view):
             return None
         card = await cards.of_tenant(unit.tx, tenant)
         if default != (None if card is None else card.method_id):
             await cards.want_look(unit.tx, tenant, due_at=unit.now)
-        elif card is not None and card.since is not None:
-            return CardSince(card.since, card.billing_since or 0)
-        return None
+            is_failing = card is not None and card.look_attempts > 0
+            return None if default is None or is_failing else UnseenCard()
+        if card is None or card.since is None:
+            return None
+        return CardSince(card.since, card.billing_since or 0)
 
     async def _rest(self, s: Situation, step: Finished | Wait) -> str:
         retry_at = next_nwc_retry_at(s) if isinstance(step, Wait) else None

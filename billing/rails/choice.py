@@ -57,6 +57,11 @@ class CardSince:
 
 
 @dataclass(frozen=True, slots=True)
+class UnseenCard:
+    """Another one than was last seen: a look at it is on its way."""
+
+
+@dataclass(frozen=True, slots=True)
 class Situation:
     """All that the choice depends on."""
 
@@ -78,7 +83,7 @@ class Situation:
     nwc_retry_after_s: tuple[int, ...] = NWC_RETRY_AFTER_S
     nwc_paused: bool = False
     customer_gone: bool = False
-    card_since: CardSince | None = None
+    card_seen: CardSince | UnseenCard | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,13 +247,14 @@ def _is_cards_alone(s: Situation) -> bool:
 def _card_came_since(s: Situation) -> bool:
     """Stripe has tried in vain, with a card that was there before: a new one need not wait for
     Stripe's next try, days away. It is one explicit `pay` (M4)."""
-    is_newer = s.card_since is not None and s.card_since.billing_at > s.view.created_at
+    seen = s.card_seen
+    is_newer = isinstance(seen, CardSince) and seen.billing_at > s.view.created_at
     return s.view.status == "open" and s.view.attempted and is_newer and not _card_was_tried(s)
 
 
 def _card_was_tried(s: Situation) -> bool:
     """By us, this one and not another before it."""
-    since = 0 if s.card_since is None else s.card_since.at
+    since = s.card_seen.at if isinstance(s.card_seen, CardSince) else 0
     return any(a.rail is Rail.CARD and a.prepared_at >= since for a in s.attempts)
 
 
@@ -327,10 +333,12 @@ def _is_unused(s: Situation, request: PaymentRequest) -> bool:
 
 
 def _card(s: Situation, open_request: PaymentRequest | None) -> Step | None:
-    if not s.has_card or _card_was_tried(s):
-        return None
-    if s.invoice.show_wanted:
+    if not s.has_card or s.invoice.show_wanted:
         # Who asks to pay by hand is not charged by card meanwhile.
+        return None
+    if isinstance(s.card_seen, UnseenCard):
+        return Wait("a new card is being looked at", s.now + CARD_LOOK_S)
+    if _card_was_tried(s):
         return None
     if open_request is not None or _not_beyond(s):
         return Wait("the card waits until the payment request is dead")
