@@ -7,10 +7,11 @@ from typing import Final, Literal, TypeAlias
 
 import structlog
 
+from billing.card_model import CardRequest
 from billing.customers import CustomerBook
 from billing.desk import Command, Desk, answer
 from billing.errors import PurserError, StripeMissing, StripeRejected
-from billing.model import CardRequest, RelayState, Tenant
+from billing.model import RelayState, Tenant
 from billing.parallel import by_group
 from billing.ports import StripeGateway
 from billing.store import tenants

@@ -12,8 +12,9 @@ from typing import Final
 
 import structlog
 
+from billing.card_model import Card
 from billing.errors import PurserError, StripeMissing
-from billing.model import Card, Tenant
+from billing.model import Tenant
 from billing.parallel import by_group
 from billing.ports import StripeGateway
 from billing.store import cards, invoices, operations, tenants

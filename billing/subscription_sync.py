@@ -24,7 +24,7 @@ from billing.plans import Catalogue
 from billing.ports import StripeGateway
 from billing.price_book import PriceBook
 from billing.relays import back_off_s
-from billing.store import operations, plan_changes, tenants
+from billing.store import plan_changes, tenants
 from billing.subscription_changes import (
     Changer,
     dump_changes,

@@ -265,7 +265,6 @@ def _build_intake(core: Core) -> Intake:
 
 def _build_workers(core: Core) -> Workers:
     config, rt, stripe = core.config, core.rt, core.stripe
-    issuer = Issuer(rt, stripe, core.wallets, core.rates, config.payee.kind)
     own_relays = tuple(config.bot.relays)
     directory = Directory(core.pool, core.clock, config.bot.indexer_relays)
     courier = Outbound(
@@ -288,16 +287,7 @@ def _build_workers(core: Core) -> Workers:
         ),
         sync=sync,
         plans=PlanWorker(rt, sync.plan_orders.pricer, core.catalogue, provision),
-        collector=Collector(
-            rt,
-            stripe,
-            issuer,
-            NwcRail(rt, core.wallets, issuer, config.payee.network),
-            CardRail(rt, stripe),
-            ManualRail(rt, issuer),
-            tuple(Rail(rail) for rail in config.collection.rails),
-            tuple(days * DAY_S for days in config.dunning.retry_nwc_days),
-        ),
+        collector=_build_collector(core),
         resolver=resolver,
         rebuilder=Rebuilder(rt, stripe, resolver, sweeper, reconciler.subscriptions),
         placer=Placer(rt, stripe),
@@ -309,13 +299,7 @@ def _build_workers(core: Core) -> Workers:
         resealer=Resealer(rt, core.vault),
         rate_watch=RateWatch(rt, core.rates, _currency(core)),
         cards=CardKeeper(rt, stripe),
-        card_pages=CardPageMaker(
-            rt,
-            stripe,
-            CustomerBook(rt, stripe, config.stripe.email_domain),
-            return_url=_return_url(config),
-            pages=config.stripe.card_page,
-        ),
+        card_pages=_build_card_pages(core),
         retention=Retention(rt, config.store.keep_events_days, config.store.keep_rejected_days),
         preflight=Preflight(
             rt, stripe, core.wallets, core.rates, core.catalogue, config.payee.network
@@ -326,6 +310,32 @@ def _build_workers(core: Core) -> Workers:
             stripe,
             LightningRefunds(rt, core.wallets, core.wallets, RefundMemory(rt, stripe)),
         ),
+    )
+
+
+def _build_collector(core: Core) -> Collector:
+    config, rt, stripe = core.config, core.rt, core.stripe
+    issuer = Issuer(rt, stripe, core.wallets, core.rates, config.payee.kind)
+    return Collector(
+        rt,
+        stripe,
+        issuer,
+        NwcRail(rt, core.wallets, issuer, config.payee.network),
+        CardRail(rt, stripe),
+        ManualRail(rt, issuer),
+        tuple(Rail(rail) for rail in config.collection.rails),
+        tuple(days * DAY_S for days in config.dunning.retry_nwc_days),
+    )
+
+
+def _build_card_pages(core: Core) -> CardPageMaker:
+    section = core.config.stripe
+    return CardPageMaker(
+        core.rt,
+        core.stripe,
+        CustomerBook(core.rt, core.stripe, section.email_domain),
+        return_url=_return_url(core.config),
+        pages=section.card_page,
     )
 
 

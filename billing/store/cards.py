@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from billing.model import Card, CardRequest
+from billing.card_model import Card, CardRequest
 from billing.store.engine import Tx
 
 

@@ -4,6 +4,14 @@ CREATE INDEX activity_subject ON activity (subject);
 
 CREATE INDEX activity_tenant ON activity (tenant);
 
+CREATE INDEX card_pages_due ON card_pages (next_try_at) WHERE next_try_at IS NOT NULL;
+
+CREATE UNIQUE INDEX card_pages_one_wanted ON card_pages (tenant) WHERE state = 'wanted';
+
+CREATE INDEX cards_look_due ON cards (look_due_at) WHERE look_due_at IS NOT NULL;
+
+CREATE INDEX cards_warn_at ON cards (warn_at) WHERE warn_at IS NOT NULL;
+
 CREATE UNIQUE INDEX changes_one_running ON changes (tenant) WHERE done_at IS NULL;
 
 CREATE UNIQUE INDEX connections_one_payee ON connections (role)
@@ -109,6 +117,37 @@ CREATE TABLE activity (
     tenant TEXT,
     subject TEXT,
     facts TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE card_pages (
+    id TEXT PRIMARY KEY,
+    tenant TEXT NOT NULL REFERENCES tenants (pubkey),
+    kind TEXT NOT NULL CHECK (kind IN ('portal', 'checkout')),
+    state TEXT NOT NULL DEFAULT 'wanted'
+        CHECK (state IN ('wanted', 'sent', 'completed', 'failed')),
+    operation_id TEXT NOT NULL UNIQUE,
+    session_id TEXT UNIQUE,
+    created_at INTEGER NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    next_try_at INTEGER
+) STRICT;
+
+CREATE TABLE cards (
+    tenant TEXT PRIMARY KEY REFERENCES tenants (pubkey),
+    method_id TEXT,
+    brand TEXT,
+    last4 TEXT,
+    exp_month INTEGER,
+    exp_year INTEGER,
+    -- Since when it is the default: wire time, and billing time.
+    since INTEGER,
+    billing_since INTEGER,
+    wanted_method_id TEXT,
+    look_due_at INTEGER,
+    look_attempts INTEGER NOT NULL DEFAULT 0,
+    look_wishes INTEGER NOT NULL DEFAULT 0,
+    -- Billing time.
+    warn_at INTEGER
 ) STRICT;
 
 CREATE TABLE "changes" (

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from billing.card_model import Card
 from billing.card_pages import BACK_OFF_S, CardCommands
 from billing.errors import StripeRejected, StripeUnavailable
-from billing.model import Card, InboxEvent, PaymentAttempt, Rail
+from billing.model import InboxEvent, PaymentAttempt, Rail
 from bot.control_events import EventControl
 from bot.dm.texts import render
 from tests.books import check_all, check_ledger
