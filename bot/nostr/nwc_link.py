@@ -16,6 +16,7 @@ from bot.nostr.keys import Keys
 from bot.nostr.nwc_codec import REPLY_KINDS, open_reply
 from bot.nostr.pool import Lease, NoLease
 from bot.nostr.query import Query, SeenIds
+from bot.nostr.relay_auth import asks_for_auth
 from wallet.ports import Reply, ReplySink
 
 log = structlog.get_logger(__name__)
@@ -57,6 +58,7 @@ class NwcLink:
         clock: Clock,
         on_idle: Callable[[], object],
         rest_s: float | None,
+        on_auth_wanted: Callable[[str], object] = lambda url: None,
     ) -> None:
         self.undecipherable = 0
         self._keys = keys
@@ -64,6 +66,7 @@ class NwcLink:
         self._acquire = acquire
         self._clock = clock
         self._on_idle = on_idle
+        self._on_auth_wanted = on_auth_wanted
         self._rest_s = rest_s
         self._rest_timer: asyncio.TimerHandle | None = None
         self._since = dict.fromkeys(relays, clock.now() - LOOK_BACK_S)
@@ -91,6 +94,8 @@ class NwcLink:
 
         def changed() -> None:
             ear.told = ear.told or (ear.query is not None and ear.query.eose)
+            if ear.query is not None and asks_for_auth(ear.query.closed_reason or ""):
+                self._on_auth_wanted(url)
             self._judge()
 
         ear.query = lease.connection.query(
@@ -104,13 +109,23 @@ class NwcLink:
         if self._rest_timer is not None:
             self._rest_timer.cancel()
             self._rest_timer = None
-        ears, self._ears = self._ears, {}
-        for ear in ears.values():
-            self._since[ear.url] = ear.since(self._since[ear.url])
-            if ear.query is not None:
-                ear.query.close()
-            ear.lease.release()
+        for url in list(self._ears):
+            self._leave(url)
         self._ready.clear()
+
+    def _leave(self, url: str) -> None:
+        ear = self._ears.pop(url)
+        self._since[url] = ear.since(self._since[url])
+        if ear.query is not None:
+            ear.query.close()
+        ear.lease.release()
+
+    def listen_anew(self, url: str) -> None:
+        """Ask this relay on another socket, as `acquire` gives it now."""
+        if url in self._ears:
+            self._leave(url)
+            self._judge()
+            self.listen()
 
     def attach(self, sink: ReplySink) -> NwcSubscription:
         """One more receiver."""

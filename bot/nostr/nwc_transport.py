@@ -14,6 +14,8 @@ from bot.nostr.filters import Filter
 from bot.nostr.keys import Keys
 from bot.nostr.nwc_link import NwcLink
 from bot.nostr.pool import Lease, NoLease, RelayPool
+from bot.nostr.query import SeenIds
+from bot.nostr.relay_auth import asks_for_auth
 from bot.nostr.relay_url import try_normalize
 from wallet.nwc_uri import NwcUri
 from wallet.ports import (
@@ -31,12 +33,17 @@ OPEN_WAIT_S: Final = 15.0  # egress' connect and handshake; half of M3's 30 s
 OK_WAIT_S: Final = 5.0
 REST_S: Final = 900.0  # replies after this are rare, and our own wallet is the truth anyway (M6)
 MAX_KEYS: Final = 1024  # a key pair costs 50 µs to make and 0.3 kB to keep
+MAX_CLOSED_RELAYS: Final = 1024  # their names are kept; a forgotten one says it again
 
 _LinkKey: TypeAlias = tuple[str, str, tuple[str, ...]]
 
 
 class RelayNwcTransport:
-    """One for the operator's wallets (`trusted`), another for the tenants'."""
+    """One for the operator's wallets (`trusted`), another for the tenants'.
+
+    Connections share sockets to a relay, without any name. One that demands NIP-42 gets a socket
+    for each connection and learns that connection's own key, never the bot's.
+    """
 
     def __init__(
         self,
@@ -59,6 +66,7 @@ class RelayNwcTransport:
         self._rest_s = None if trusted else rest_s
         self._links: dict[_LinkKey, NwcLink] = {}
         self._keys: OrderedDict[str, Keys] = OrderedDict()
+        self._closed_relays: SeenIds[str] = SeenIds(MAX_CLOSED_RELAYS)
         self._background: set[asyncio.Task[PublishAnswer]] = set()
 
     # --- the port -------------------------------------------------------------------------------
@@ -102,7 +110,7 @@ class RelayNwcTransport:
         leases: list[Lease] = []
         refusal = "the connection names no relay"
         for url in _relays(uri):
-            lease = self._pool.acquire(url, trusted=self._trusted)
+            lease = self._lease(url, uri)
             if isinstance(lease, NoLease):
                 refusal = lease.reason
             else:
@@ -111,7 +119,7 @@ class RelayNwcTransport:
             return NotSent(refusal)
         if one_relay:
             return await self._publish_once(uri, request, leases, permit, earlier)
-        return await self._publish_widely(request, leases, permit)
+        return await self._publish_widely(uri, request, leases, permit)
 
     def subscribe(self, uri: NwcUri, sink: ReplySink) -> Subscription:
         """Every relay of the URI is asked; replies reach all sinks of the connection."""
@@ -123,10 +131,11 @@ class RelayNwcTransport:
                 keys,
                 uri.wallet_pubkey,
                 _relays(uri),
-                lambda url: self._pool.acquire(url, trusted=self._trusted, listen=True),
+                lambda url: self._lease(url, uri, listen=True),
                 self._clock,
                 on_idle=lambda: self._links.pop(key, None),
                 rest_s=self._rest_s,
+                on_auth_wanted=self._auth_wanted,
             )
             self._links[key] = link
         link.listen()
@@ -135,8 +144,15 @@ class RelayNwcTransport:
     async def info_event(self, uri: NwcUri) -> Mapping[str, Any] | None:
         """The newest valid kind 13194 of all relays."""
         wanted = Filter(kinds=(nwc_codec.KIND_INFO,), authors=(uri.wallet_pubkey,), limit=5)
-        answers = await self._pool.fetch_many(_relays(uri), wanted, trusted=self._trusted)
-        events = [event for answer in answers.values() for event in answer.events]
+        answers = await asyncio.gather(
+            *(
+                self._pool.fetch(
+                    url, wanted, trusted=self._trusted, identity=self._identity(url, uri)
+                )
+                for url in _relays(uri)
+            )
+        )
+        events = [event for answer in answers for event in answer.events]
         if not events:
             return None
         return nwc_codec.read_info(max(events, key=lambda event: event.created_at))
@@ -148,6 +164,34 @@ class RelayNwcTransport:
         for task in list(self._background):
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
+
+    # --- relays that want to know who asks (NIP-42) ---------------------------------------------
+
+    def _lease(self, url: str, uri: NwcUri, *, listen: bool = False) -> Lease | NoLease:
+        return self._pool.acquire(
+            url, trusted=self._trusted, listen=listen, identity=self._identity(url, uri)
+        )
+
+    def _identity(self, url: str, uri: NwcUri) -> Keys | None:
+        return self._keys_of(uri) if url in self._closed_relays else None
+
+    def _is_stranger(self, answer: PublishAnswer) -> bool:
+        """Whether it was refused for want of a name: the next write tells the relay one."""
+        if not isinstance(answer, Sent) or answer.accepted is not False:
+            return False
+        if not asks_for_auth(answer.message):
+            return False
+        self._auth_wanted(answer.relay_url)
+        return True
+
+    def _auth_wanted(self, url: str) -> None:
+        """This relay refused a stranger: from now on it is told the connection's key."""
+        if url in self._closed_relays:
+            return
+        self._closed_relays.add(url)
+        for link in list(self._links.values()):
+            # Later: this is called by the very query that is to be left.
+            asyncio.get_running_loop().call_soon(link.listen_anew, url)
 
     # --- one relay ------------------------------------------------------------------------------
 
@@ -170,7 +214,9 @@ class RelayNwcTransport:
                 permit=permit,
                 timeout_s=self._ok_wait_s,
             )
-            return _answer(lease.connection.url, outcome)
+            answer = _answer(lease.connection.url, outcome)
+            self._is_stranger(answer)
+            return answer
         finally:
             for lease in leases:
                 lease.release()
@@ -200,9 +246,15 @@ class RelayNwcTransport:
     # --- all relays -----------------------------------------------------------------------------
 
     async def _publish_widely(
-        self, request: SealedRequest, leases: list[Lease], permit: Callable[[], bool] | None
+        self,
+        uri: NwcUri,
+        request: SealedRequest,
+        leases: list[Lease],
+        permit: Callable[[], bool] | None,
     ) -> PublishAnswer:
-        tasks = {asyncio.create_task(self._publish_on(lease, request, permit)) for lease in leases}
+        tasks = {
+            asyncio.create_task(self._publish_on(lease, uri, request, permit)) for lease in leases
+        }
         # Slow relays go on after the answer: the wallet may listen on any of them.
         self._background |= tasks
         for task in tasks:
@@ -217,6 +269,23 @@ class RelayNwcTransport:
         return best
 
     async def _publish_on(
+        self,
+        lease: Lease,
+        uri: NwcUri,
+        request: SealedRequest,
+        permit: Callable[[], bool] | None,
+    ) -> PublishAnswer:
+        url = lease.connection.url
+        was_known = url in self._closed_relays
+        answer = await self._write_on(lease, request, permit)
+        if was_known or not self._is_stranger(answer):
+            return answer
+        again = self._lease(url, uri)
+        if isinstance(again, NoLease):
+            return answer
+        return await self._write_on(again, request, permit)
+
+    async def _write_on(
         self, lease: Lease, request: SealedRequest, permit: Callable[[], bool] | None
     ) -> PublishAnswer:
         connection = lease.connection

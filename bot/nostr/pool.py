@@ -1,4 +1,4 @@
-"""Relay connections shared by URL: counted users, idle closing, one cap on strangers' relays."""
+"""Relay connections shared by URL and identity: counted users, idle closing, a cap on strangers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from bot.nostr.keys import Keys
 from bot.nostr.relay import Fetched, RelayConnection
 from bot.nostr.relay_policy import Reconnect, RelayLimits
 
-_Key: TypeAlias = tuple[str, bool, int]
-"""URL, trusted, and a number above 0 where one connection had too many queries."""
+_Key: TypeAlias = tuple[str, bool, str, int]
+"""URL, trusted, the pubkey that the relay may learn ("" for none), and a number above 0 where one
+connection had too many queries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,6 @@ class PoolLimits:
 class _Entry:
     connection: RelayConnection
     users: int = 0
-    may_auth: bool = False
     idle_timer: asyncio.TimerHandle | None = None
     idle_since: float = 0.0
 
@@ -64,13 +64,15 @@ class NoLease:
 
 
 class RelayPool:
-    """One connection for each relay URL; who holds a `Lease` keeps it open.
+    """One connection for each relay URL and identity; who holds a `Lease` keeps it open.
 
     `trusted`: the URL comes from the operator's configuration. Trusted and untrusted users of one
     URL do not share: a stranger must not reach through our door what egress refuses them.
     `listen`: for a standing query of one among many; a relay that has `queries_each` of them on
     one connection gets another.
     `auth`: this relay may learn that we are `keys` (our own inbox, the inbox of a recipient).
+    `identity`: it may learn that we are these, for whoever must not be known as the bot. A relay
+    that has learnt one name on a socket is asked nothing on it under another, or under none.
     """
 
     def __init__(
@@ -99,7 +101,13 @@ class RelayPool:
         return len(self._entries)
 
     def acquire(
-        self, url: str, *, trusted: bool = False, auth: bool = False, listen: bool = False
+        self,
+        url: str,
+        *,
+        trusted: bool = False,
+        auth: bool = False,
+        listen: bool = False,
+        identity: Keys | None = None,
     ) -> Lease | NoLease:
         """A share of the connection to this relay; it is started if there is none. No waiting."""
         if self._closed:
@@ -108,19 +116,17 @@ class RelayPool:
             url = self._egress.check_url(url, trusted=trusted)
         except EgressRefused as error:
             return NoLease(str(error))
-        key = self._key(url, trusted, listen)
+        keys = identity or (self._keys if auth else None)
+        key = self._key(url, trusted, keys, listen)
         entry = self._entries.get(key)
         if entry is None:
             if not trusted and not self._has_room():
                 return NoLease("too many relay connections")
-            entry = self._open(key)
+            entry = self._open(key, keys)
         if entry.idle_timer is not None:
             entry.idle_timer.cancel()
             entry.idle_timer = None
         entry.users += 1
-        if auth and not entry.may_auth:
-            entry.may_auth = True
-            entry.connection.auth_allowed()
         return Lease(entry.connection, entry, self)
 
     async def publish_many(
@@ -153,10 +159,15 @@ class RelayPool:
             lease.release()
 
     async def fetch(
-        self, url: str, *filters: Filter, trusted: bool = False, auth: bool = False
+        self,
+        url: str,
+        *filters: Filter,
+        trusted: bool = False,
+        auth: bool = False,
+        identity: Keys | None = None,
     ) -> Fetched:
         """Stored events of one relay."""
-        lease = self.acquire(url, trusted=trusted, auth=auth)
+        lease = self.acquire(url, trusted=trusted, auth=auth, identity=identity)
         if isinstance(lease, NoLease):
             return Fetched((), False, lease.reason)
         try:
@@ -183,20 +194,16 @@ class RelayPool:
 
     # --- entries --------------------------------------------------------------------------------
 
-    def _key(self, url: str, trusted: bool, listen: bool) -> _Key:
-        key = (url, trusted, 0)
+    def _key(self, url: str, trusted: bool, keys: Keys | None, listen: bool) -> _Key:
+        key = (url, trusted, "" if keys is None else keys.pubkey, 0)
         while listen and (entry := self._entries.get(key)) is not None:
             if entry.connection.query_count < self._limits.queries_each:
                 break
-            key = (url, trusted, key[2] + 1)
+            key = (*key[:3], key[3] + 1)
         return key
 
-    def _open(self, key: _Key) -> _Entry:
-        url, trusted, _ = key
-
-        def identity() -> Keys | None:
-            return self._keys if entry.may_auth else None
-
+    def _open(self, key: _Key, keys: Keys | None) -> _Entry:
+        url, trusted = key[:2]
         entry = _Entry(
             RelayConnection(
                 url,
@@ -204,7 +211,7 @@ class RelayPool:
                 clock=self._clock,
                 ids=self._ids,
                 trusted=trusted,
-                auth=identity,
+                auth=keys,
                 reconnect=self._reconnect,
                 limits=self._relay_limits,
             )

@@ -26,6 +26,9 @@ class SeenIds(Generic[_K]):
         self._capacity = capacity
         self._ids: OrderedDict[_K, None] = OrderedDict()
 
+    def __contains__(self, key: _K) -> bool:
+        return key in self._ids
+
     def add(self, key: _K) -> bool:
         """True if it is new."""
         if key in self._ids:

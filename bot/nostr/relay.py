@@ -43,9 +43,9 @@ class Fetched:
 class RelayConnection:
     """`start()`, then publish and query; `await close()` ends it.
 
-    `trusted` is for URLs from the operator's configuration. `auth` names the identity that this
-    relay may learn (NIP-42). Nothing is kept for later: what cannot be written now is answered
-    with `NotWritten` (M3).
+    `trusted` is for URLs from the operator's configuration. `auth` is the identity that this
+    relay may learn (NIP-42), None: it may learn none. Nothing is kept for later: what cannot be
+    written now is answered with `NotWritten` (M3).
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class RelayConnection:
         clock: Clock,
         ids: Ids,
         trusted: bool = False,
-        auth: Callable[[], Keys | None] = lambda: None,
+        auth: Keys | None = None,
         reconnect: Reconnect | None = None,
         limits: RelayLimits | None = None,
     ) -> None:
@@ -204,11 +204,6 @@ class RelayConnection:
             complete, closed = query.eose, query.closed_reason
             query.close()
         return Fetched(tuple(events), complete, "" if complete else closed or reason or "lost")
-
-    def auth_allowed(self) -> None:
-        """The policy may say yes now: an unanswered challenge is answered."""
-        if self._session is not None:
-            self._session.auth_allowed()
 
     # --- life -----------------------------------------------------------------------------------
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import Enum, auto
-from typing import TypeAlias
 
 from billing.ports import Clock, Ids
 from bot.nostr.events import Event
 from bot.nostr.keys import Keys
 from bot.nostr.nip42 import auth_event
-
-AuthKeys: TypeAlias = Callable[[], Keys | None]
-"""The identity this relay may learn; None: it may learn none."""
 
 # `restricted:` means "known, but not allowed"; some relays say it to those they do not know yet.
 _PREFIXES = ("auth-required", "restricted")
@@ -36,12 +31,13 @@ class AuthState(Enum):
 class RelayAuth:
     """Decides when to answer a challenge; holds no socket.
 
+    `keys` is the identity that this relay may learn; None: it may learn none.
     The challenge may come before or after the first `auth-required:`; both orders end in one
     answer for each challenge, at most `max_auths` on one socket.
     """
 
     def __init__(
-        self, relay_url: str, keys: AuthKeys, clock: Clock, ids: Ids, max_auths: int
+        self, relay_url: str, keys: Keys | None, clock: Clock, ids: Ids, max_auths: int
     ) -> None:
         self.state = AuthState.UNKNOWN
         self._relay_url = relay_url
@@ -63,7 +59,7 @@ class RelayAuth:
 
     def wanted(self) -> Event | None:
         """The event to write now, if there is a challenge to answer and it is allowed."""
-        keys = self._keys()
+        keys = self._keys
         if keys is None or self._challenge is None or self._left <= 0:
             return None
         challenge, self._challenge = self._challenge, None
@@ -78,7 +74,7 @@ class RelayAuth:
         """Whether something refused now may be accepted after authentication."""
         if self.state is AuthState.PENDING:
             return True
-        return self.state is AuthState.UNKNOWN and self._keys() is not None and self._left > 0
+        return self.state is AuthState.UNKNOWN and self._keys is not None and self._left > 0
 
     def answered(self, event_id: str, accepted: bool) -> bool:
         """True if this OK was for our answer; `state` has changed then."""

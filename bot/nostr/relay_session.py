@@ -311,10 +311,6 @@ class RelaySession:
 
     # --- NIP-42 ---------------------------------------------------------------------------------
 
-    def auth_allowed(self) -> None:
-        """The policy may have changed to yes: answer a challenge that was left alone."""
-        self._authenticate(self._auth.wanted())
-
     def _authenticate(self, event: Event | None) -> None:
         if event is None:
             return

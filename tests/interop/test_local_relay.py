@@ -22,8 +22,12 @@ from bot.nostr.relay_policy import Reconnect
 from bot.sandbox.lightning import LightningNetwork, NwcService
 from bot.sandbox.relay import SandboxRelay
 from tests.fakes.scripted_relay import until
+from wallet.nwc import NwcPayer
+from wallet.nwc_replies import Observers
+from wallet.nwc_session import NwcSession
 from wallet.nwc_uri import parse
-from wallet.ports import Encryption, Reply, Sent
+from wallet.outcome import Settled
+from wallet.ports import Encryption, PayReply, Reply, Sent, WalletInfo
 
 CLOCK = SystemClock()
 IDS = SystemIds()
@@ -141,6 +145,44 @@ async def test_nwc_over_a_real_relay(pool: RelayPool, encryption: Encryption) ->
             assert invoice.state == "settled"
             await subscription.close()
             await transport.close()
+
+
+@pytest.mark.parametrize("mode", ["read", "write", "both"])
+async def test_m3_nwc_over_a_relay_that_demands_nip42(
+    pool: RelayPool, keys: Keys, mode: str
+) -> None:
+    """nostr-sdk's relay: it answers only those who say who they are, and the wallet pays once."""
+    async with SandboxRelay(auth=mode) as relay:
+        network = LightningNetwork()
+        operator, tenant = network.wallet("operator"), network.wallet("tenant", 1_000_000)
+        service = await NwcService(tenant, relay.url).start()
+        connection = service.add_connection()
+        transport = RelayNwcTransport(pool, CLOCK, IDS)
+        told: list[PayReply] = []
+
+        async def hear(reply: PayReply) -> None:
+            told.append(reply)
+
+        session = NwcSession(
+            transport,
+            parse(connection.uri, allow_private=True),
+            now=CLOCK.now,
+            observers=Observers(on_pay_reply=hear),
+        )
+        payer = NwcPayer(session)
+        await until(lambda: bool(service._sockets), 5)
+        assert isinstance(await payer.probe(), WalletInfo)
+        invoice = operator.make_invoice(21_000, "test", 600)
+        now = CLOCK.now()
+        sealed = payer.prepare_pay(invoice.bolt11, now=now, expiration=now + 60)
+        answer = await payer.publish_pay(sealed, permit=lambda: True)
+        assert answer == Sent(relay.url, True, "")
+        await until(lambda: bool(told), 5)
+        assert isinstance(told[0].outcome, Settled)
+        assert invoice.state == "settled"
+        await payer.close()
+        await transport.close()
+        await service.stop()
 
 
 async def test_many_connections_share_few_sockets(pool: RelayPool) -> None:

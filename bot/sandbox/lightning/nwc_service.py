@@ -126,7 +126,7 @@ class NwcService:
                     try:
                         await self._announce(socket)
                         async for message in socket:
-                            self._on_message(message)
+                            await self._on_message(message, url, socket)
                     finally:
                         self._sockets.pop(url, None)
                         if not self._sockets:
@@ -143,7 +143,7 @@ class NwcService:
         with contextlib.suppress(WebSocketException):
             await socket.send(json.dumps(["REQ", SUBSCRIPTION, query]))
 
-    def _on_message(self, message: str | bytes) -> None:
+    async def _on_message(self, message: str | bytes, url: str, socket: ClientConnection) -> None:
         try:
             parts = json.loads(message)
         except ValueError:
@@ -155,6 +155,13 @@ class NwcService:
                 event = wire.read_event(raw)
                 if event is not None and event.kind == wire.REQUEST:
                     self._on_request(event)
+            case ["AUTH", str(challenge)]:
+                # One name is enough for a relay that only wants to know whom it serves.
+                if self.connections:
+                    now = self.wallet.network.clock()
+                    event = wire.auth_event(self.connections[0], url, challenge, now)
+                    await socket.send(json.dumps(["AUTH", event.raw]))
+                    await self._announce(socket)
             case ["OK", _, False, reason] | ["CLOSED", _, reason]:
                 log.warning("sandbox wallet %s: the relay refuses: %s", self.wallet.name, reason)
             case _:

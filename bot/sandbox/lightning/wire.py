@@ -19,7 +19,7 @@ from wallet.ports import Encryption
 if TYPE_CHECKING:
     from bot.sandbox.lightning.connection import Connection
 
-INFO, REQUEST, RESPONSE = 13194, 23194, 23195
+INFO, REQUEST, RESPONSE, AUTH = 13194, 23194, 23195, 22242
 NOTIFICATION: dict[Encryption, int] = {"nip04": 23196, "nip44_v2": 23197}
 
 
@@ -75,6 +75,12 @@ class Keys:
         except nostr_sdk.NostrSdkError as error:
             raise ValueError(f"content cannot be decrypted: {error}") from None
         return text
+
+
+def auth_event(connection: Connection, relay_url: str, challenge: str, now: int) -> Event:
+    """The wallet's answer to a relay that wants to know who it is (NIP-42)."""
+    tags = [["relay", relay_url], ["challenge", challenge]]
+    return connection.wallet_keys.sign(AUTH, "", tags, now)
 
 
 def read_event(raw: object) -> Event | None:

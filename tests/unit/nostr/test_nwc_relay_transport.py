@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from bot.nostr.events import sign_event
+from bot.nostr.filters import Filter
 from bot.nostr.keys import Keys
 from bot.nostr.nwc_codec import open_reply, read_info
 from bot.nostr.nwc_link import LOOK_BACK_S, OVERLAP_S
@@ -34,6 +35,12 @@ async def rig() -> AsyncIterator[SocketRig]:
 def request(rig: SocketRig, method: str = "get_info"):  # type: ignore[no-untyped-def]
     return rig.transport.seal(
         rig.uri, method, {}, encryption="nip44_v2", now=NOW, expiration=NOW + 60
+    )
+
+
+def seal_for(rig: SocketRig, side: WalletSide):  # type: ignore[no-untyped-def]
+    return rig.transport.seal(
+        side.uri, "get_info", {}, encryption="nip44_v2", now=NOW, expiration=NOW + 60
     )
 
 
@@ -167,21 +174,53 @@ async def test_a_sinks_bug_is_its_own(rig: SocketRig) -> None:
     await until(lambda: bool(replies))
 
 
-async def test_one_write_also_on_a_connection_that_authenticates(rig: SocketRig) -> None:
+@pytest.mark.parametrize("mode", ["challenge first", "challenge later"])
+async def test_m3_a_relay_that_demands_nip42_learns_the_connections_key_and_never_the_bots(
+    rig: SocketRig, mode: str
+) -> None:
     """The inbox of the bot may lie on the same relay, under its own identity."""
-    relay = rig.relays[0]
-    relay.auth = "challenge later"
-    rig.pool._keys = Keys(b"\x05" * 32)
+    relay, bot, tenant = rig.relays[0], Keys(b"\x05" * 32), Keys.from_hex(rig.uri.secret)
+    relay.auth, rig.pool._keys = mode, bot
     lease = rig.pool.acquire(relay.url, auth=True)
     assert isinstance(lease, Lease)
+    lease.connection.query(lambda: (Filter(kinds=(1059,)),), lambda event: None)
+    await until(lambda: [c.authenticated for c in relay.clients] == [bot.pubkey])
     uri = NwcUri(rig.uri.wallet_pubkey, (relay.url,), rig.uri.secret)
-    answer = await rig.transport.publish(uri, request(rig), one_relay=True)
-    assert answer == Sent(relay.url, False, relay.refusal)
-    await until(lambda: relay.clients[0].authenticated is not None)
-    other = request(rig)
-    assert await rig.transport.publish(uri, other) == Sent(relay.url, True, "")
-    assert len(relay.events()) == 2
+    replies: list[Reply] = []
+    subscription = rig.transport.subscribe(uri, replies.append)
+    # What asks first finds out; a payment comes only after something was answered (M3).
+    probe, pay = request(rig), request(rig, "pay_invoice")
+    assert await rig.transport.publish(uri, probe) == Sent(relay.url, True, "")
+    await until(lambda: rig.transport._link_of(uri).hears(relay.url))
+    assert await subscription.ready(2)
+    before = len(relay.events())
+    assert await rig.transport.publish(uri, pay, one_relay=True) == Sent(relay.url, True, "")
+    assert len(relay.events()) == before + 1, "one write"
+    await rig.reply(probe.event_id, {"result_type": "get_info", "result": {}}, "nip44_v2")
+    await until(lambda: bool(replies))
+    known = {client.authenticated for client in relay.clients} - {None}
+    assert known == {bot.pubkey, tenant.pubkey}
+    listeners = {
+        client.authenticated
+        for client in relay.clients
+        for filters in client.queries.values()
+        if any(23195 in wanted.kinds for wanted in filters)
+    }
+    assert listeners == {tenant.pubkey}, "replies are listened for under the connection's own key"
     lease.release()
+
+
+async def test_a_second_connection_at_a_relay_that_demands_nip42_has_a_socket_of_its_own(
+    rig: SocketRig,
+) -> None:
+    relay = rig.relays[0]
+    relay.auth, relay.hook = "challenge first", None
+    sides = [WalletSide([relay.url], seed) for seed in (11, 12)]
+    for side in sides:
+        probe = seal_for(rig, side)
+        assert await rig.transport.publish(side.uri, probe) == Sent(relay.url, True, "")
+    known = {client.authenticated for client in relay.clients} - {None}
+    assert known == {side.client_pubkey for side in sides}
 
 
 async def test_a_resting_connection_is_left_and_taken_up_where_it_was(rig: SocketRig) -> None:

@@ -48,7 +48,7 @@ def connect(relay: ScriptedRelay, auth: Keys | None = None, **options: Any) -> R
         egress=Egress(allow_private=True),
         clock=FakeClock(),
         ids=SeededIds(),
-        auth=lambda: auth,
+        auth=auth,
         reconnect=QUICK,
         **options,
     )
@@ -594,29 +594,6 @@ async def test_a_relay_that_challenges_for_ever_is_answered_a_few_times(
     await until(lambda: relay.verbs().count("AUTH") == LIMITS.max_auths)
     assert await connection.publish(note("b")) == Answered(True, "")
     assert relay.verbs().count("AUTH") == LIMITS.max_auths
-    await connection.close()
-
-
-async def test_a_policy_that_changes_to_yes_answers_the_challenge_that_waited(
-    relay: ScriptedRelay,
-) -> None:
-    relay.auth = "challenge first"
-    allowed: list[Keys] = []
-    connection = RelayConnection(
-        relay.url,
-        egress=Egress(allow_private=True),
-        clock=FakeClock(),
-        ids=SeededIds(),
-        auth=lambda: allowed[0] if allowed else None,
-        reconnect=QUICK,
-        limits=LIMITS,
-    )
-    connection.start()
-    assert await connection.opened(2)
-    assert await connection.publish(note("a")) == Answered(False, relay.refusal)
-    allowed.append(ME)
-    connection.auth_allowed()
-    await until(lambda: relay.clients[0].authenticated == ME.pubkey)
     await connection.close()
 
 
