@@ -64,13 +64,14 @@ class LightningRefunds:
             return
         if spender is None:
             raise PurserError(refund.id, "no spending connection is configured")
-        if payer is None or payer.state is not ConnectionState.ACTIVE:
-            raise PurserError(refund.id, "the tenant has no wallet connected")
+        # First what needs no wallet of the tenant's, who may never connect one again.
         if await self._was_sent(refund, spender):
             return
         if is_late:
             await self._give_up(refund)
             return
+        if payer is None or payer.state is not ConnectionState.ACTIVE:
+            raise PurserError(refund.id, "the tenant has no wallet connected")
         made = await self._made(refund, payer)
         # The wallet that pays is asked last, so that the answer is fresh (M3).
         paying = await self.wallets.spender(spender)

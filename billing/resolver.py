@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import structlog
@@ -11,10 +11,12 @@ import structlog
 from billing.errors import PurserError
 from billing.model import AttemptState, Connection, PaymentRequest, Purpose, RequestState
 from billing.observations import observe_request
+from billing.pace import Pace
 from billing.payments import LookupReading, RequestSeen, next_lookup, read_lookup
 from billing.store import payments, tenants
 from billing.unit import Runtime, Unit
-from wallet.ports import LookupAnswer, NotFound, Transaction, Unreachable
+from wallet.outcome import LEGACY_SPELLINGS
+from wallet.ports import LookupAnswer, NotFound, Transaction, Unreachable, WalletError
 
 log = structlog.stdlib.get_logger("purser")
 
@@ -38,13 +40,19 @@ class Resolver:
 
     rt: Runtime
     lookups: PayeeLookup
+    pace: Pace = field(default_factory=Pace)
 
     async def run_once(self, now: int) -> int:
-        """Ask about everything that is due; returns how many."""
+        """Ask about what is due, as much as our wallet is to be asked at a time; returns how many.
+        The rest keeps its turn: what money hangs on first, then the longest due."""
+        allowed = min(BATCH, self.pace.allowance(self.rt.clock.now()))
+        if not allowed:
+            return 0
         async with self.rt.unit() as unit:
             due = await unit.tx.fetch_all(
-                PaymentRequest, "payments.lookups_due", now=now, count=BATCH
+                PaymentRequest, "payments.lookups_due", now=now, count=allowed
             )
+        self.pace.asked(len(due))
         gate = asyncio.Semaphore(PARALLEL)
 
         async def one(request: PaymentRequest) -> None:
@@ -80,11 +88,18 @@ class Resolver:
 
     async def _ask(self, connection: Connection, payment_hash: str) -> LookupAnswer:
         try:
-            return await self.lookups.lookup(connection, payment_hash)
+            answer = await self.lookups.lookup(connection, payment_hash)
         except Exception as error:
             # A broken client must not stop the others' money; it is an answer like silence.
             log.exception("lookup.failed", subject=connection.id)
             return Unreachable(type(error).__name__)
+        if isinstance(answer, Transaction):
+            self.pace.answered()
+        elif isinstance(answer, WalletError):
+            code = LEGACY_SPELLINGS.get(answer.code, answer.code)
+            if code == "RATE_LIMITED":
+                self.pace.too_many(self.rt.clock.now())
+        return answer
 
     async def _apply(
         self, seen: PaymentRequest, answer: LookupAnswer, asked_at: int, *, control_found: bool

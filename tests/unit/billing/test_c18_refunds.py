@@ -252,6 +252,21 @@ async def test_a_silent_wallet_of_the_tenant_is_given_a_day_and_then_up(world: W
     assert not world.refund_wallets.written
 
 
+async def test_m7_a_tenant_who_takes_the_wallet_away_does_not_keep_a_refund_open(
+    world: World,
+) -> None:
+    """Simulation seed 17: the bolt11 was made, our wallet was silent, and then theirs was gone."""
+    invoice_id = await paid_by_wallet(world)
+    world.refund_wallets.spender_answers = False
+    await world.refund_desk.refund(invoice_id, None, None, "r")
+    await world.pass_time(HOUR_S, step=HOUR_S)
+    assert (await refund_of(world, invoice_id)).payment_hash is not None
+    await world.wallet_commands.off(await world.command("wallet"))
+    await world.pass_time(30 * HOUR_S, step=HOUR_S)
+    assert (await refund_of(world, invoice_id)).state is RefundState.FAILED
+    assert not world.refund_wallets.written
+
+
 async def test_without_a_spending_connection_nothing_is_opened(world: World) -> None:
     invoice_id = await paid_by_wallet(world)
     async with world.rt.unit() as unit:

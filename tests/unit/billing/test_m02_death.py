@@ -234,4 +234,4 @@ def test_m8_the_resolver_is_given_a_port_without_pay() -> None:
     offered = {n for n in vars(resolver.PayeeLookup) if not n.startswith("_")}
     assert offered == {"lookup"}
     ports = {name: str(kind) for name, kind in resolver.Resolver.__annotations__.items()}
-    assert ports == {"rt": "Runtime", "lookups": "PayeeLookup"}
+    assert ports == {"rt": "Runtime", "lookups": "PayeeLookup", "pace": "Pace"}
