@@ -124,6 +124,7 @@ class Bot:
         """Take the lease and go to work; else try again at the next `tick`."""
         if not await self.lease.take():
             return
+        self.world.rules.on_lease(self.life)
         async with self.rt.unit() as unit:
             known = await tenants.payee(unit.tx)
             if known is None or known.wallet_pubkey != self.world.payee.key:
@@ -327,6 +328,7 @@ class Bot:
             self.world.say(f"{self.life.name} lost the lease and stops")
             self.life.stopping = True
             self.life.die()
+        self.world.rules.on_lease(self.life)
 
     async def tick(self) -> None:
         """Time has passed."""

@@ -79,6 +79,8 @@ def _refunds(world: SimWorld) -> None:
         paid = payment_hash in truth and truth[payment_hash].paid_at is not None
         if paid != (state == "done"):
             world.violate("M5", f"refund {refund_id} is {state}, and paid={paid}")
+    if world.counts["backup_restored"]:
+        return  # what a lost database had sent back, only its operator can know (operations.md)
     back: Counter[str] = Counter()
     for asked in truth.values():
         back[asked.invoice_id] += asked.amount_minor if asked.paid_at is not None else 0

@@ -44,12 +44,30 @@ def is_beyond_help(world: SimWorld, row: Difference) -> bool:
     return row.what == "paid_without_money" and any(i.payee != world.payee.number for i in payers)
 
 
+def is_forgotten_credit(world: SimWorld, row: Difference) -> bool:
+    """An operator's credit or balance refund that only the lost database knew: the audit names it,
+    and docs/operations.md says so."""
+    if row.what != "customer_balance" or not world.counts["backup_restored"]:
+        return False
+    known = {
+        name
+        for names in world.connection.execute("SELECT operation_id, note_operation_id FROM refunds")
+        for name in names
+    }
+    given = {
+        arguments["operation_id"]
+        for name, arguments in world.stripe.gateway.calls
+        if name in ("credit_customer", "create_credit_note")
+    }
+    return any(not name.startswith("credit_") for name in given - known)
+
+
 async def check_ledger(world: SimWorld) -> None:
     """C20: every difference breaks it."""
     alive = [bot for bot in world.bots if not bot.life.dead]
     engine, stripe = alive[-1].life.engine, world.stripe.gateway
     report = await Auditor(engine, stripe, HonestWallet(world)).audit()
     for row in report.differences:
-        if is_beyond_help(world, row):
+        if is_beyond_help(world, row) or is_forgotten_credit(world, row):
             continue
         world.violate("C20", f"{row.what} {row.subject}: {row.text}")

@@ -123,6 +123,7 @@ class Life:
         self.stopping = False
         self.engine = SqliteEngine(SimDriver(self, world.connection, world.db_lock))
         self.wakeups = DueWakeups(world)
+        self.leased_at: int | None = None
         self.kill_in: int | None = None
         self.freeze_in: int | None = None
         self.freeze_s = 0

@@ -209,7 +209,7 @@ class LifePayer:
         if not permit():
             self.world.count("publish_not_permitted")
             return NotSent("too late")
-        self.world.rules.on_publish(self.outside.tenant, request)
+        self.world.rules.on_publish(self.life, self.outside.tenant, request)
         if self.world.chaos and rng.random() < 0.08:
             # Written, and lost by the relay: indistinguishable from a silent wallet.
             self.world.count("publish_dropped")
@@ -233,7 +233,7 @@ class LifePayer:
         if not permit():
             self.world.count("resend_not_permitted")
             return NotSent("too late")
-        self.world.rules.on_resend(self.outside.tenant, request)
+        self.world.rules.on_resend(self.life, self.outside.tenant, request)
         self.world.after(rng.choice((0, 1, 5)), lambda: self.outside.receive(request))
         await self.life.point("resent")
         return Sent("wss://other.example", True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from billing.invoices import PAID_BY_KEY
+from billing.lease import LEASE_S
 from billing.payments import PUBLISH_WINDOW_S
 from billing.ports import DesiredRelay
 from billing.rails.issue import noted_in
@@ -14,6 +15,7 @@ from tests.sim.spending import PREFIX as SPENDING_PREFIX
 from wallet.ports import SealedRequest
 
 if TYPE_CHECKING:
+    from tests.sim.life import Life
     from tests.sim.lightning import LnInvoice
     from tests.sim.world import SimWorld
 
@@ -77,15 +79,31 @@ class Rules:
             invoice.mispriced = f"it is made at {price:.0f} where the price is {now:.0f}"
             self.world.say(f"{invoice.bolt11.payment_hash[:8]}: {invoice.mispriced}")
 
+    # --- who may send -------------------------------------------------------------------------
+
+    def on_lease(self, life: Life) -> None:
+        """The database names who works on it."""
+        row = self._row("SELECT owner FROM leases WHERE name = 'purser'")
+        if row is not None and row[0] == life.name:
+            life.leased_at = self._now()
+
+    def _must_hold(self, life: Life, what: str) -> None:
+        """The lease is theirs, or was within its duration: what a file lock or its expiry keeps
+        apart (M3)."""
+        self.on_lease(life)
+        if life.leased_at is None or self._now() - life.leased_at > LEASE_S:
+            self.world.violate("M3", f"{life.name} sends {what} without the lease")
+
     # --- a pay request leaves -------------------------------------------------------------------
 
-    def on_resend(self, tenant: str, request: SealedRequest) -> None:
+    def on_resend(self, life: Life, tenant: str, request: SealedRequest) -> None:
         """M3: the identical event once more, M5: stored before, so that no refusal is believed."""
         payment_hash = request.event_json.split(" ")[0].removeprefix("lnbcrt1")
         invoice = self.world.payee.invoices[payment_hash]
         name = f"{payment_hash[:8]} of {invoice.invoice_id}"
         self.world.say(f"RESEND {name} to the wallet of {tenant[:4]}")
         self.world.count("resend")
+        self._must_hold(life, name)
         if invoice.sent != [request.event_id]:
             self.world.violate("M3", f"a resend for {name} that is not the first one's copy")
         invoice.sent.append(request.event_id)
@@ -98,13 +116,14 @@ class Rules:
         elif self._now() - row[1] > PUBLISH_WINDOW_S or self._now() >= request.expiration:
             self.world.violate("M3", f"a resend for {name} {self._now() - row[1]} s after")
 
-    def on_publish(self, tenant: str, request: SealedRequest) -> None:
+    def on_publish(self, life: Life, tenant: str, request: SealedRequest) -> None:
         violate = self.world.violate
         payment_hash = request.event_json.split(" ")[0].removeprefix("lnbcrt1")
         invoice = self.world.ln[payment_hash]
         name = f"{payment_hash[:8]} of {invoice.invoice_id}"
         self.world.say(f"PAY REQUEST {name} to the wallet of {tenant[:4]}")
         self.world.count("pay_request")
+        self._must_hold(life, name)
         if invoice.sent:
             violate("M3", f"a second pay request for {name}")
         invoice.sent.append(request.event_id)

@@ -323,6 +323,16 @@ class SimWorld:
         self.count("hand_payment" if delay < left else "hand_payment_last_second")
         hold = self.rng.choice((0, 0, 60, 5400, 5400)) if self.chaos else 0
         self.after(delay, lambda: self._by_hand(payment_hash, hold))
+        if hold > 3600 and delay >= left and self.rng.random() < 0.6:
+            # Who paid and hears nothing gives a card as well.
+            self.after(delay + self.rng.randint(350, 4500), lambda: self._give_card(recipient))
+
+    def _give_card(self, tenant: str) -> None:
+        customer = self.stripe.customer_of(tenant)
+        if customer is not None and self.chaos:
+            self.count("card_while_held")
+            self.stripe.gateway.set_card(customer, "ok")
+            self.stripe.books.tell("customer.updated", self.stripe.books.customers[customer])
 
     def _by_hand(self, payment_hash: str, hold_s: int) -> None:
         self.payees[self.ln[payment_hash].payee].pay(payment_hash, "hand", hold_s=hold_s)
