@@ -56,11 +56,11 @@ class Heartbeat:
         down = [
             name
             for name, asked in (
-                ("Stripe", self._stripe()),
-                ("rates", self._rates()),
-                ("our wallet", self._payee()),
+                ("Stripe", self._stripe),
+                ("rates", self._rates),
+                ("our wallet", self._payee),
             )
-            if not await asked
+            if not await asked()
         ]
         return await self._store(clock, down)
 

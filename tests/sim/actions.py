@@ -40,6 +40,24 @@ def stop(world: SimWorld) -> None:
         world.command(tenant, "stop", lambda bot, c: bot.orders.stop(c, name, confirmed=True))
 
 
+def change_plan(world: SimWorld) -> None:
+    """A tenant asks what another plan costs; who likes the offer confirms it (`on_message`)."""
+    tenant = _tenant(world)
+    rows = world.connection.execute(
+        "SELECT name FROM hosted_relays WHERE tenant = ? AND state <> 'ended' ORDER BY id",
+        (tenant,),
+    ).fetchall()
+    if rows:
+        name, plan = world.rng.choice(rows)[0], world.rng.choice(("basic", "pro", "pro"))
+        world.count("plan_asked")
+        world.command(tenant, f"plan {plan}", lambda bot, c: bot.plan_desk.ask(c, name, plan))
+
+
+def promise(world: SimWorld) -> None:
+    days = str(world.rng.randint(1, 7))
+    world.command(_tenant(world), "promise", lambda bot, c: bot.promises.promise(c, days))
+
+
 def connect(world: SimWorld) -> None:
     tenant, number = _tenant(world), len(world.wallets)
     if number >= 12:
@@ -190,6 +208,7 @@ def payee_down(world: SimWorld) -> None:
     world.count("payee_down")
     down_s = world.rng.choice((60, 1200, 3 * HOUR_S, 10 * HOUR_S))
     world.payee.down_until = world.clock.now() + down_s
+    world.outage(down_s)
 
 
 def payee_odd(world: SimWorld) -> None:
@@ -199,7 +218,16 @@ def payee_odd(world: SimWorld) -> None:
 
 def stripe_down(world: SimWorld) -> None:
     world.count("stripe_outage")
-    world.network.stripe_down_until = world.clock.now() + world.rng.choice((60, 900, 3 * HOUR_S))
+    down_s = world.rng.choice((60, 900, 3 * HOUR_S, 40 * HOUR_S))
+    world.network.stripe_down_until = world.clock.now() + down_s
+    world.outage(down_s)
+
+
+def bot_away(world: SimWorld) -> None:
+    """The laptop stays closed for days; what falls due meanwhile falls due."""
+    world.count("bot_away")
+    world.away_until = world.clock.now() + world.rng.choice((2, 5, 12)) * 24 * HOUR_S
+    _end_all(world)
 
 
 def inbox_down(world: SimWorld) -> None:
@@ -359,6 +387,8 @@ PEOPLE: tuple[tuple[Action, int], ...] = (
     (card, 7),
     (stop, 2),
     (disconnect, 1),
+    (change_plan, 3),
+    (promise, 1),
     (change_wallet, 3),
     (reconcile, 3),
     (backup, 2),
@@ -368,6 +398,7 @@ PEOPLE: tuple[tuple[Action, int], ...] = (
 )
 FAULTS: tuple[tuple[Action, int], ...] = (
     (kill, 12),
+    (bot_away, 1),
     (freeze, 4),
     (second, 1),
     (payee_down, 2),

@@ -11,6 +11,10 @@ from billing.cards import CardKeeper
 from billing.collection import Collector
 from billing.connections import ConnectionBook, Prober, WalletCommands
 from billing.desk import Desk, Policy
+from billing.dunning_clock import Heartbeat
+from billing.dunning_end import SubscriptionEnder
+from billing.dunning_evidence import Investigator
+from billing.dunning_worker import Dunner
 from billing.errors import PurserError
 from billing.events import EventWorker
 from billing.handlers import Handlers
@@ -27,6 +31,9 @@ from billing.observations import observe_request, operator_reading
 from billing.orders import Orders
 from billing.outbox import OutboxWorker
 from billing.payer_replies import Witness
+from billing.plan_desk import PlanDesk
+from billing.plan_worker import PlanWorker
+from billing.promises import Promises
 from billing.rails.card import CardRail
 from billing.rails.issue import Issuer
 from billing.rails.manual import ManualRail
@@ -51,27 +58,15 @@ from billing.sweep import CURSOR as SWEEP_CURSOR
 from billing.sweep import EVERY_S as SWEEP_EVERY_S
 from billing.sweep import Sweeper
 from billing.unit import Runtime
+from tests.sim.due import IS_DUE
 from tests.sim.life import Life, Port
 from tests.sim.payers import LifePayer
 from tests.sim.spending import LifeSpender, Receiver
 from wallet.ports import LookupAnswer
 
 OPERATOR = "0e" * 32
-IS_DUE = {
-    "events": "SELECT 1 FROM inbox_events WHERE next_try_at <= :now",
-    "subscriptions": "SELECT 1 FROM tenants WHERE sync_due_at <= :now",
-    "cards": "SELECT 1 FROM cards WHERE look_due_at <= :now OR warn_at <= :now",
-    "collection": "SELECT 1 FROM invoices WHERE collect_due_at <= :now OR nwc_retry_at <= :now",
-    "resolver": "SELECT 1 FROM payment_requests WHERE next_lookup_at <= :now",
-    "settlements": "SELECT 1 FROM settlements WHERE next_try_at <= :now",
-    "outbox": "SELECT 1 FROM outbox_messages WHERE next_try_at <= :now",
-    "refunds": "SELECT 1 FROM refunds WHERE next_try_at <= :now",
-    "prober": "SELECT 1 FROM connections WHERE probe_due_at <= :now",
-    "relays": "SELECT 1 FROM hosted_relays WHERE sync_due_at <= :now "
-    "OR (stops_at <= :now AND state <> 'ended') "
-    "OR (expires_at <= :now AND state = 'pending_payment')",
-}
-"""A round that would find nothing is skipped: most of a simulation's time would go there."""
+BEAT_S = 3 * 3600
+"""While somebody owes, a running bot looks around this often: in production far more often."""
 
 
 class Bot:
@@ -90,6 +85,8 @@ class Bot:
         self.desk = Desk(self.rt, Policy(None))
         self.orders = Orders(self.desk, world.catalogue)
         self.accounts = Accounts(self.desk)
+        self.plan_desk = PlanDesk(self.desk, world.catalogue)
+        self.promises = Promises(self.desk, world.timeline)
         book = ConnectionBook(
             self.rt, Vault(KeyRing((Key("k1", bytes(32)),)), world.ids), allow_private=True
         )
@@ -181,6 +178,7 @@ class Bot:
         courier: Any = Port(self.life, "courier", world.courier)
         self.reconciler = Reconciler(rt, stripe, world.catalogue)
         changer = Changer(rt, stripe)
+        sync = SubscriptionSync(rt, stripe, world.catalogue, changer)
         lightning = LightningRefunds(rt, self, self, RefundMemory(rt, stripe))
         self.refund_desk = RefundDesk(rt, stripe, self.rates)
         resolver, sweeper = Resolver(rt, self), Sweeper(rt, self)
@@ -188,8 +186,10 @@ class Bot:
         self.life.work("rebuild", self.rebuild, self._is_to_rebuild)
         for name, gated in (
             ("events", EventWorker(rt, Handlers(rt, stripe), livemode=False)),
-            ("subscriptions", SubscriptionSync(rt, stripe, world.catalogue, changer)),
+            ("subscriptions", sync),
             ("cards", CardKeeper(rt, stripe)),
+            ("plans", PlanWorker(rt, sync.plan_orders.pricer, world.catalogue)),
+            ("dunning", self._dunner()),
             ("collection", collector),
             ("settlements", Placer(rt, stripe)),
             ("refunds", RefundWorker(rt, stripe, lightning)),
@@ -205,6 +205,28 @@ class Bot:
             self.life.work(name, worker.run_once, IS_DUE.get(name) or self._was_spoken_to)
         self.life.work("sweep", sweeper.run_once, self._is_to_sweep)
         self.life.work("rates", RateWatch(rt, self.rates, "usd").run_once, self._is_rate_watched)
+
+    def _dunner(self) -> Dunner:
+        rt, stripe, world = self.rt, self.stripe, self.world
+        self.life.spawn("beat", self._beat())
+        return Dunner(
+            rt,
+            # Gaps between looks count as far as this world makes them.
+            Heartbeat(rt, stripe, self, self.rates, "usd", away_after_s=BEAT_S + 3600),
+            Investigator(rt, stripe, self, "usd"),
+            SubscriptionEnder(rt, stripe, world.catalogue),
+            self.rates,
+            world.timeline,
+        )
+
+    async def _beat(self) -> None:
+        """Time is counted while the bot runs: it wakes by itself as long as somebody owes."""
+        owing = "SELECT 1 FROM dunning_windows WHERE closed_at IS NULL"
+        while True:
+            await asyncio.sleep(BEAT_S)
+            await self.life.point("beat")
+            if self.world.connection.execute(owing).fetchone() is not None:
+                self.life.wakeups.changed()
 
     def _was_spoken_to(self) -> bool:
         return bool(self.world.said)

@@ -204,7 +204,12 @@ def _relays(world: SimWorld) -> None:
             world.violate("M13", f"relay {name} is {state} and the host has up={is_up}")
         if plan == "free" or stop is not None:
             continue
-        if is_up:
+        coming = _rows(
+            world,
+            "SELECT to_plan FROM plan_changes WHERE relay_id = ? AND state = 'scheduled'",
+            relay_id,
+        )
+        if is_up and not coming:
             used[tenant, plan] += 1
         carriers = [
             books.invoices[row[0]].status
@@ -215,7 +220,9 @@ def _relays(world: SimWorld) -> None:
                 relay_id,
             )
         ]
-        if carriers and carriers[-1] == "paid" and not is_up:
+        # By policy a relay comes back once all that is owed for it is paid.
+        owes = {"open", "uncollectible", "draft"} & set(carriers)
+        if carriers and carriers[-1] == "paid" and not owes and not is_up:
             world.violate("M13", f"relay {name} ({state}) is paid and not up")
     for key, count in sorted(used.items()):
         if count > seats[key] and not _is_unsettled(world, key[0]):

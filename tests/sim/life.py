@@ -168,6 +168,8 @@ class Life:
         """Stand still this long, as a stopped process or a sleeping laptop does."""
         self.world.count("frozen")
         self.world.say(f"{self.name} frozen for {seconds} s at {where}")
+        if len(self.world.living()) < 2:
+            self.world.outage(seconds)
         self._thawed.clear()
         asyncio.get_running_loop().call_later(seconds, self.thaw)
 

@@ -92,6 +92,8 @@ class OutsideStripe:
             event = self.books.events[-1]
             what = {k: body[k] for k in ("status", "remaining") if k in body}
             self.world.say(f"stripe: {kind} {body['id']} {what}")
+            if kind == "invoice.finalized":
+                self.world.opened_at[body["id"]] = self.world.clock.now()
             self.world.webhook(event)
 
         def watched_tell(kind: str, obj: Any) -> None:

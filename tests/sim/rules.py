@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from tests.sim.lightning import LnInvoice
     from tests.sim.world import SimWorld
 
+DUNNING_WINDOW = (
+    "SELECT invoice_id, day, taken_at FROM dunning_windows WHERE invoice_id = ? AND "
+    "(closed_at IS NULL OR outcome = 'ended')"
+)
 LAG_S = 2
 """What an instant is worth: a fact the outside made this recently cannot have been known."""
 
@@ -251,21 +255,49 @@ class Rules:
     def on_relay(self, relay: DesiredRelay) -> None:
         if relay.plan == "free":
             return
-        carriers = self.world.connection.execute(
-            "SELECT invoice_id FROM invoice_relays WHERE relay_id = ?", (relay.relay_id,)
-        ).fetchall()
-        books = self.world.stripe.books
-        paid = [
-            i for (i,) in carriers if i in books.invoices and books.invoices[i].status == "paid"
-        ]
+        carriers = self._carriers(relay.relay_id)
+        paid = [i for i in carriers if i.status == "paid"]
         if relay.active and not paid:
             self.world.violate("M12", f"relay {relay.name} is up and nothing was paid for it")
-        if not relay.active and paid:
-            row = self._row(
-                "SELECT stop_requested_at, state, activated_at FROM hosted_relays WHERE id = ?",
-                relay.relay_id,
+        row = self._row(
+            "SELECT stop_requested_at, state, activated_at FROM hosted_relays WHERE id = ?",
+            relay.relay_id,
+        )
+        # One that was never up is judged in the end: its payment may not be known yet.
+        if row is None or row[0] is not None or row[2] is None or row[1] == "active":
+            return
+        if not relay.active or relay.limited:
+            self._on_cut_off(relay, row[1], carriers)
+
+    def _carriers(self, relay_id: str) -> list[Invoice]:
+        books = self.world.stripe.books.invoices
+        rows = self.world.connection.execute(
+            "SELECT l.invoice_id FROM invoice_relays l JOIN invoices i ON i.id = l.invoice_id "
+            "WHERE l.relay_id = ? ORDER BY i.created_at, i.id",
+            (relay_id,),
+        ).fetchall()
+        return [books[i] for (i,) in rows if i in books]
+
+    def _on_cut_off(self, relay: DesiredRelay, state: str, carriers: list[Invoice]) -> None:
+        """M13 and K7: something is owed for it, nothing of that had arrived when the step was
+        taken, and its owner had all the time that the timeline gives."""
+        windows = [
+            row
+            for i in carriers
+            if (row := self._row(DUNNING_WINDOW, i.id)) is not None and row[1] is not None
+        ]
+        if not windows:
+            self.world.violate("M13", f"relay {relay.name} is cut off ({state}) though paid")
+            return
+        invoice_id, day, taken_at = windows[0]
+        for money in self.world.ln.values():
+            is_own = money.invoice_id == invoice_id and money.settled_at is not None
+            if is_own and (money.settled_at or 0) + 90 < taken_at:
+                self.world.violate("M13", f"relay {relay.name}: {invoice_id} was paid before {day}")
+        counted_s = self.world.counted_s(self.world.opened_at[invoice_id])
+        if counted_s < day * 86_400:
+            self.world.violate(
+                "K7",
+                f"relay {relay.name} is {state} by day {day} of {invoice_id}, of which at most "
+                f"{counted_s // 3600} h can have counted",
             )
-            # One that was never up is judged in the end: its payment may not be known yet.
-            is_off = row is not None and row[1] not in ("active", "limited")
-            if row is not None and is_off and row[0] is None and row[2] is not None:
-                self.world.violate("M13", f"relay {relay.name} is cut off though paid: {row}")

@@ -134,7 +134,8 @@ async def _step(world: SimWorld) -> None:
     await world.bury()
     if not world.living():
         # Down for a while, then started again.
-        await world.pass_time(world.rng.choice((1, 30, 900, 900, 8 * 3600)))
+        away_s = world.away_until - world.clock.now()
+        await world.pass_time(max(away_s, world.rng.choice((1, 30, 900, 900, 8 * 3600))))
         world.start_bot()
         actions.reconcile(world)
     await world.tick()

@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 from billing.desk import Command
+from billing.dunning import Action, Policy, Step
 from billing.inbox import parse_event
 from billing.ingest import columns
 from billing.plans import Catalogue, Plan
@@ -36,6 +37,23 @@ from wallet.ports import PayReply, Transaction
 from wallet.secp256k1 import xonly_pubkey
 
 TRACE_KEPT = 4_000
+
+
+TIMELINE = Policy(
+    steps=(
+        Step(-7, Action.NOTICE),
+        Step(0, Action.DUE),
+        Step(1, Action.REMIND),
+        Step(2, Action.LIMIT),
+        Step(3, Action.STOP),
+        Step(6, Action.END),
+    )
+)
+"""Shorter than the default: a seed has some weeks."""
+
+
+UNSEEN_S = 5 * 3600
+"""An outage that is shorter may fall between two of dunning's looks."""
 
 
 @cache
@@ -108,6 +126,11 @@ class SimWorld:
                 Plan("free", "Free", None, "usd"),
             ]
         )
+        self.timeline = TIMELINE
+        self.outages: list[tuple[int, int]] = []
+        self.absent_since: int | None = None
+        self.away_until = 0
+        self.opened_at: dict[str, int] = {}
         self.chaos = True
         self.counts: Counter[str] = Counter()
         self.commits = 0
@@ -205,6 +228,26 @@ class SimWorld:
             await asyncio.sleep(step)
             self.stripe.run()
 
+    def outage(self, seconds: int) -> None:
+        """Something of ours is away from now on: dunning's time stands still (K7)."""
+        now = self.clock.now()
+        self.outages.append((now, now + seconds))
+
+    def counted_s(self, since: int) -> int:
+        """How much of the time since then can at most have counted for dunning: what was away for
+        longer than its looks are apart did not."""
+        now = self.clock.now()
+        outages = [*self.outages]
+        if self.absent_since is not None:
+            outages.append((self.absent_since, now))
+        counted, at = now - since, since
+        for begin, end in sorted(outages):
+            begin, end = max(begin, at), min(end, now)
+            if end - begin > UNSEEN_S:
+                counted -= end - begin - UNSEEN_S
+            at = max(at, end)
+        return counted
+
     # --- the bot --------------------------------------------------------------------------------
 
     def living(self) -> list[Bot]:
@@ -216,6 +259,9 @@ class SimWorld:
         return working[-1] if working else None
 
     def start_bot(self) -> Bot:
+        if self.absent_since is not None:
+            self.outages.append((self.absent_since, self.clock.now()))
+            self.absent_since = None
         bot = Bot(Life(self, f"bot{len(self.bots)}"))
         self.bots.append(bot)
         self.say(f"{bot.life.name} starts")
@@ -229,6 +275,8 @@ class SimWorld:
         for bot in [b for b in self.bots if b.life.dead]:
             await bot.life.reap()
         self.bots = self.living()
+        if not self.bots and self.absent_since is None:
+            self.absent_since = self.clock.now()
         if self.restoring is not None and not self.bots:
             self._restore(self.restoring)
             self.restoring = None
@@ -311,6 +359,16 @@ class SimWorld:
     def on_message(self, recipient: str, kind: str, facts: Mapping[str, object]) -> None:
         """A person reads what a relay has taken."""
         self.say(f"DM to {recipient[:4]}: {kind}")
+        if kind == "plan_quote" and self.rng.random() < 0.8:
+            code = str(facts["code"])
+            self.after(
+                self.rng.choice((1, 60, 3600)),
+                lambda: self.command(
+                    recipient, "confirm", lambda bot, c: bot.plan_desk.confirm(c, code)
+                ),
+            )
+        if kind.startswith("dunning_"):
+            self.count(kind)
         if kind != "pay_by_hand":
             return
         payment_hash = str(facts["bolt11"]).removeprefix("lnbcrt1")

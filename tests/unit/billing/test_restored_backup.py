@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from billing.errors import PurserError
-from billing.model import AttemptState, Connection, Rail, RelayState, RequestState
+from billing.model import AttemptState, Connection, Rail, RelayState, RequestState, Tenant
 from billing.rails.card import LOST_REQUEST_S
 from billing.rails.card_note import metadata_of_card
 from billing.rebuild import Gated
+from billing.store import tenants
 from billing.store.engine import MigratableEngine
 from billing.store.migrate import migrate
 from billing.store.open import open_engine
@@ -172,6 +173,32 @@ async def test_m11_late_credit_given_before_the_restore_is_not_given_again(
     assert (await again.settlements())[0].credit_minor == 400
     assert customer.balance_minor == -400
     await engine.close()
+
+
+async def test_m11_a_subscription_that_another_life_replaced_is_not_replaced_again(
+    make_world: MakeWorld,
+) -> None:
+    """Simulation seed 7: the backup knows a first order that ran out; the tenant ordered again in
+    the other life, and after the restore had two living subscriptions, both charged."""
+    world = await make_world()
+    await order(world)
+    await world.settle_down()
+    books = world.stripe.books
+    (old,) = books.subscriptions.values()
+    old.status = "incomplete_expired"
+    await world.stripe.create_subscription(
+        "op_of_another_life",
+        customer_id=old.customer.id,
+        quantities={old.items[0].price.id: 1},
+        metadata=old.metadata,
+    )
+    async with world.rt.unit() as unit:
+        await tenants.want_sync(unit.tx, ALICE, due_at=unit.now)
+    await world.settle_down()
+    living = [s.id for s in books.subscriptions.values() if not s.is_terminal]
+    assert len(living) == 1
+    (tenant,) = await world.all(Tenant, "tenants.everyone")
+    assert tenant.subscription_id == living[0]
 
 
 @pytest.mark.parametrize("home", ["credit", "another invoice"])

@@ -1,0 +1,39 @@
+"""When each worker of a simulated life has something to do, so that idle rounds are skipped."""
+
+from __future__ import annotations
+
+IS_DUE = {
+    "events": "SELECT 1 FROM inbox_events WHERE next_try_at <= :now",
+    "subscriptions": "SELECT 1 FROM tenants WHERE sync_due_at <= :now",
+    "plans": "SELECT 1 FROM plan_changes WHERE (state = 'wanted' AND next_try_at <= :now) "
+    "OR (state = 'quoted' AND quote_expires_at <= :now) "
+    "OR (state = 'scheduled' AND next_at <= :now) "
+    "OR (state IN ('confirmed', 'ordered') AND (due_until <= :now OR invoice_id IN "
+    "(SELECT id FROM invoices WHERE status IN ('void', 'deleted'))))",
+    "cards": "SELECT 1 FROM cards WHERE look_due_at <= :now OR warn_at <= :now",
+    "collection": "SELECT 1 FROM invoices WHERE collect_due_at <= :now OR nwc_retry_at <= :now",
+    "resolver": "SELECT 1 FROM payment_requests WHERE next_lookup_at <= :now",
+    "settlements": "SELECT 1 FROM settlements WHERE next_try_at <= :now",
+    "outbox": "SELECT 1 FROM outbox_messages WHERE next_try_at <= :now",
+    "refunds": "SELECT 1 FROM refunds WHERE next_try_at <= :now",
+    "prober": "SELECT 1 FROM connections WHERE probe_due_at <= :now",
+    "relays": "SELECT 1 FROM hosted_relays WHERE sync_due_at <= :now "
+    "OR (stops_at <= :now AND state <> 'ended') "
+    "OR (expires_at <= :now AND state = 'pending_payment')",
+    "dunning": "SELECT 1 FROM dunning_windows AS w "
+    "JOIN invoices AS i ON i.id = w.invoice_id "
+    "LEFT JOIN outbox_messages AS m ON m.key = w.message_key "
+    "WHERE w.closed_at IS NULL AND (w.next_look_at <= :now "
+    "OR i.status IN ('paid', 'void', 'deleted') "
+    "OR (w.told_clock IS NULL AND m.state = 'delivered')) "
+    "UNION ALL SELECT 1 FROM dunning_windows "
+    "WHERE end_subscription_id IS NOT NULL AND next_look_at <= :now "
+    "UNION ALL SELECT 1 FROM dunning_clock WHERE beat_at <= :now - 300 "
+    "UNION ALL SELECT 1 FROM invoices AS i JOIN invoice_relays AS l ON l.invoice_id = i.id "
+    "JOIN hosted_relays AS r ON r.id = l.relay_id "
+    "WHERE i.status IN ('open', 'uncollectible') AND i.billing_reason = 'subscription_cycle' "
+    "AND r.activated_at IS NOT NULL AND r.state IN ('active', 'limited', 'stopped') "
+    "AND NOT EXISTS (SELECT 1 FROM dunning_windows WHERE invoice_id = i.id)",
+}
+"""SQL with `:now`. A round that would find nothing is skipped: most of a simulation's time would
+go there."""
