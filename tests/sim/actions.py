@@ -207,7 +207,7 @@ def second(world: SimWorld) -> None:
 def payee_down(world: SimWorld) -> None:
     world.count("payee_down")
     down_s = world.rng.choice((60, 1200, 3 * HOUR_S, 10 * HOUR_S))
-    world.payee.down_until = world.clock.now() + down_s
+    world.payee.down_until = max(world.payee.down_until, world.clock.now() + down_s)
     world.outage(down_s)
 
 
@@ -219,7 +219,8 @@ def payee_odd(world: SimWorld) -> None:
 def stripe_down(world: SimWorld) -> None:
     world.count("stripe_outage")
     down_s = world.rng.choice((60, 900, 3 * HOUR_S, 40 * HOUR_S))
-    world.network.stripe_down_until = world.clock.now() + down_s
+    network = world.network
+    network.stripe_down_until = max(network.stripe_down_until, world.clock.now() + down_s)
     world.outage(down_s)
 
 
@@ -341,6 +342,7 @@ def payee_replaced(world: SimWorld) -> None:
             world.count("payee_gone")
             world.payee.gone = True
         world.payees.append(OutsidePayee(world, len(world.payees)))
+        world.outages.clear()  # which of them were of the other wallet is not kept
         _end_all(world)
 
 

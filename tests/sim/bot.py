@@ -19,6 +19,7 @@ from billing.errors import PurserError
 from billing.events import EventWorker
 from billing.handlers import Handlers
 from billing.lease import RENEW_EVERY_S, Lease
+from billing.mass_failure import FailureWatch
 from billing.model import (
     Connection,
     ConnectionRole,
@@ -215,6 +216,7 @@ class Bot:
             Heartbeat(rt, stripe, self, self.rates, "usd", away_after_s=BEAT_S + 3600),
             Investigator(rt, stripe, self, "usd"),
             SubscriptionEnder(rt, stripe, world.catalogue),
+            FailureWatch(rt),
             self.rates,
             world.timeline,
         )

@@ -29,6 +29,7 @@ IS_DUE = {
     "UNION ALL SELECT 1 FROM dunning_windows "
     "WHERE end_subscription_id IS NOT NULL AND next_look_at <= :now "
     "UNION ALL SELECT 1 FROM dunning_clock WHERE beat_at <= :now - 300 "
+    "OR paused_at <= :now - 3600 "
     "UNION ALL SELECT 1 FROM invoices AS i JOIN invoice_relays AS l ON l.invoice_id = i.id "
     "JOIN hosted_relays AS r ON r.id = l.relay_id "
     "WHERE i.status IN ('open', 'uncollectible') AND i.billing_reason = 'subscription_cycle' "

@@ -67,9 +67,9 @@ class OutsidePayer:
         if self.world.chaos and self.world.rng.random() < 0.1:
             # Paying is when an operator's small node falls over.
             self.world.count("payee_down_at_payment")
-            self.world.payee.down_until = self.world.clock.now() + self.world.rng.choice(
-                (600, 5400)
-            )
+            down_s = self.world.rng.choice((600, 5400))
+            until = self.world.clock.now() + down_s
+            self.world.payee.down_until = max(self.world.payee.down_until, until)
         behaviour = self.behaviour
         if behaviour == "random":
             behaviour = self.world.rng.choice(BEHAVIOURS)
