@@ -95,8 +95,12 @@ class StripeGateway(RefundGateway, CardGateway, Protocol):
         customer_id: str,
         quantities: Mapping[str, int],
         metadata: Mapping[str, str],
+        days_until_due: int | None = None,
     ) -> SubscriptionView:
-        """Quantities by price id; `default_incomplete`, `charge_automatically`, flexible."""
+        """Quantities by price id; `default_incomplete`, `charge_automatically`, flexible.
+
+        With `days_until_due` it is `send_invoice`: active at once, its first invoice a draft, and
+        the customer needs an e-mail address."""
         ...
 
     async def subscription(self, subscription_id: str) -> SubscriptionView: ...

@@ -206,6 +206,7 @@ class StripeSdkGateway(StripeCards):
         customer_id: str,
         quantities: Mapping[str, int],
         metadata: Mapping[str, str],
+        days_until_due: int | None = None,
     ) -> SubscriptionView:
         """See `StripeGateway.create_subscription`."""
         params: SubscriptionCreateParams = {
@@ -213,11 +214,15 @@ class StripeSdkGateway(StripeCards):
             "items": [
                 {"price": price, "quantity": quantity} for price, quantity in quantities.items()
             ],
-            "collection_method": "charge_automatically",
-            "payment_behavior": "default_incomplete",
             "billing_mode": {"type": "flexible"},
             "metadata": {**checked_metadata(metadata), OPERATION_KEY: operation_id},
         }
+        if days_until_due is None:
+            params["collection_method"] = "charge_automatically"
+            params["payment_behavior"] = "default_incomplete"
+        else:
+            params["collection_method"] = "send_invoice"
+            params["days_until_due"] = days_until_due
         options = options_for(operation_id)
         raw = await self._raw(
             customer_id, _PAY, lambda: self._v1.subscriptions.create_async(params, options)

@@ -32,6 +32,8 @@ class Changer:
 
     rt: Runtime
     stripe: StripeGateway
+    days_until_due: int | None = None
+    """For new subscriptions: None, they are charged automatically; else invoices are sent."""
 
     async def advance(self, tenant: Tenant, change: Change) -> None:
         """To the end of the change, or an error; raises the gateway's errors."""
@@ -97,6 +99,7 @@ class Changer:
                 quantities=quantities,
                 metadata={"purser_tenant": tenant.pubkey}
                 | state_relays(relay for relay in relays if relay.id in carried),
+                days_until_due=self.days_until_due,
             )
         if view.latest_invoice_id is None:
             raise PurserError(view.id, "Stripe made a subscription without an invoice")

@@ -276,7 +276,7 @@ def _build_workers(core: Core) -> Workers:
         rt,
         stripe,
         core.catalogue,
-        Changer(rt, stripe),
+        Changer(rt, stripe, config.stripe.due_days),
         email_domain=config.stripe.email_domain,
         provision=provision,
     )

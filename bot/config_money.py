@@ -58,6 +58,18 @@ class StripeSection(Section):
     currency: str = setting(
         "The currency of plans that name none, three small letters.", "usd", pattern="^[a-z]{3}$"
     )
+    collection_method: Literal["charge_automatically", "send_invoice"] = setting(
+        "How new subscriptions are set up at Stripe: charge_automatically, or send_invoice, which"
+        " needs email_domain and is active before it is paid (a relay still comes up when it is).",
+        "charge_automatically",
+    )
+    days_until_due: int = setting(
+        "With send_invoice: the days Stripe prints on an invoice as the time to pay it. Reminders"
+        " follow [dunning].",
+        7,
+        ge=1,
+        le=90,
+    )
     email_domain: str | None = setting(
         "A domain of yours for the customers' synthetic addresses; nothing is ever mailed there.",
         None,
@@ -78,6 +90,11 @@ class StripeSection(Section):
     requests_per_s: int = setting(
         "Calls to Stripe per second; Stripe allows 25 in test mode, 100 live.", 20, ge=1, le=100
     )
+
+    @property
+    def due_days(self) -> int | None:
+        """None: charged automatically."""
+        return self.days_until_due if self.collection_method == "send_invoice" else None
 
 
 class PayeeSection(Section):

@@ -111,6 +111,11 @@ def _stripe(stripe: StripeSection, sandbox: SandboxSection) -> Found:
     for index, secret in enumerate(stripe.webhook_secrets):
         if not re.fullmatch(r"whsec_\S{8,}", secret.get_secret_value()):
             yield f"stripe.webhook_secrets[{index}]", "is no signing secret; write whsec_…"
+    if stripe.collection_method == "send_invoice" and stripe.email_domain is None:
+        yield (
+            "stripe.email_domain",
+            "is missing, and Stripe sends invoices to addresses only; write a domain of yours",
+        )
     if is_live(stripe) and stripe.api_base is not None:
         yield "stripe.api_base", "goes with test keys only; a live key talks to Stripe. Remove it"
     if is_live(stripe) and sandbox.enabled:

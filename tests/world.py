@@ -317,6 +317,8 @@ class World:
         self.courier = StubCourier(self.clock)
         self.payee_kind = payee_kind
         self.network: str | None = None
+        self.days_until_due: int | None = None
+        self.email_domain: str | None = None
         self.provision: Provision = "paid"
         self.commands = 0
         self.timeline = Timeline()
@@ -361,7 +363,12 @@ class World:
         self.refund_desk = RefundDesk(rt, self.stripe, StubQuoter(self.clock))
         self.keeper = RelayKeeper(rt, host, self.catalogue, "relays.example")
         self.sync = SubscriptionSync(
-            rt, self.stripe, self.catalogue, Changer(rt, self.stripe), provision=self.provision
+            rt,
+            self.stripe,
+            self.catalogue,
+            Changer(rt, self.stripe, self.days_until_due),
+            email_domain=self.email_domain,
+            provision=self.provision,
         )
         self.plan_worker = PlanWorker(
             rt, self.sync.plan_orders.pricer, self.catalogue, self.provision
@@ -378,7 +385,10 @@ class World:
         self.wallet_commands = WalletCommands(self.desk, self.book)
         self.card_commands = CardCommands(self.desk, takes_cards=True)
         self.card_pages = CardPageMaker(
-            rt, self.stripe, CustomerBook(rt, self.stripe), "https://billing.example/"
+            rt,
+            self.stripe,
+            CustomerBook(rt, self.stripe, self.email_domain),
+            "https://billing.example/",
         )
         self.cards = CardKeeper(rt, self.stripe)
         self.prober = Prober(rt, wallets, wallets, self.network)

@@ -144,6 +144,20 @@ async def running(stage: Stage, quantity: int = 1, amount: int = 400) -> Subscri
     return await stage.gateway.subscription(sub.id)
 
 
+async def sent_subscription(stage: Stage) -> SubscriptionView:
+    """One whose invoices are sent, not charged."""
+    customer = await stage.gateway.create_customer(
+        op(), pubkey=PUBKEY, name="npub1", email="npub1@tenants.example.com"
+    )
+    return await stage.gateway.create_subscription(
+        op(),
+        customer_id=customer.id,
+        quantities={await price(stage): 1},
+        metadata={},
+        days_until_due=7,
+    )
+
+
 async def renewal(stage: Stage, sub: SubscriptionView) -> InvoiceView:
     """The draft of the next period."""
     assert sub.period_end is not None
@@ -319,7 +333,7 @@ async def test_a_preview_writes_nothing_and_what_it_said_is_invoiced(stage: Stag
     assert (now.amount_due_minor, now.currency) == (now.total_minor, "usd")
     assert then.total_minor == then.amount_due_minor == 900
     assert (await stage.gateway.subscription(sub.id)).items == sub.items
-    assert await stage.gateway.open_invoices() == []
+    assert await open_invoices(stage) == []
     await stage.advance(3600)
     await stage.gateway.update_items(op(), sub.id, switch, "create_prorations", proration_at=at)
     invoice = await stage.gateway.create_pending_invoice(
@@ -698,3 +712,44 @@ async def test_an_invoice_says_which_time_it_pays_for(stage: Stage) -> None:
     assert second.covers_from == item.period_end
     assert second.covers_until is not None
     assert second.covers_until > item.period_end
+
+
+# --- send_invoice --------------------------------------------------------------------------------
+
+
+async def test_a_sent_invoice_is_a_draft_of_a_subscription_that_is_active(stage: Stage) -> None:
+    sub = await sent_subscription(stage)
+    assert (sub.status, sub.collection_method) == ("active", "send_invoice")
+    invoice = await first_invoice(stage, sub)
+    assert (invoice.status, invoice.collection_method) == ("draft", "send_invoice")
+    assert (invoice.billing_reason, invoice.total_minor) == ("subscription_create", 400)
+    ours = await stage.gateway.finalize_invoice(op(), invoice.id)
+    assert (ours.status, ours.auto_advance, ours.amount_remaining_minor) == ("open", False, 400)
+    assert ours.due_at is not None
+    assert abs(ours.due_at - stage.now() - 7 * DAY_S) <= 60
+    paid = await stage.gateway.pay_out_of_band(op(), invoice.id)
+    assert paid.status == "paid"
+    assert (await stage.gateway.subscription(sub.id)).status == "active"
+
+
+async def test_a_sent_invoice_that_is_left_alone_finalizes_and_is_charged_to_no_card(
+    stage: Stage,
+) -> None:
+    sub = await sent_subscription(stage)
+    await stage.give_card(sub.customer_id, "ok")
+    await stage.advance(2 * 3600)
+    invoice = await first_invoice(stage, sub)
+    assert (invoice.status, invoice.attempted) == ("open", False)
+    paid = await stage.gateway.pay_by_card(op(), invoice.id, permit=lambda: True)
+    assert paid.status == "paid"
+
+
+async def test_a_sent_invoice_needs_an_address(stage: Stage) -> None:
+    with pytest.raises(StripeRejected):
+        await stage.gateway.create_subscription(
+            op(),
+            customer_id=await customer_id(stage),
+            quantities={await price(stage): 1},
+            metadata={},
+            days_until_due=7,
+        )

@@ -22,6 +22,7 @@ from billing.views import (
     SubscriptionView,
 )
 from tests.fakes.stripe_books import (
+    HOUR_S,
     Books,
     Card,
     Customer,
@@ -157,7 +158,7 @@ class FakeStripe(FakeRefunds, FakeCards):
     ) -> CustomerView:
         def body() -> CustomerView:
             metadata = {"purser_pubkey": pubkey, "purser_operation": operation_id}
-            customer = Customer(self.books.new_id("cus"), metadata)
+            customer = Customer(self.books.new_id("cus"), metadata, email=email)
             self.books.customers[customer.id] = customer
             self.books.tell("customer.created", customer)
             return customer.view()
@@ -213,6 +214,7 @@ class FakeStripe(FakeRefunds, FakeCards):
         customer_id: str,
         quantities: Mapping[str, int],
         metadata: Mapping[str, str],
+        days_until_due: int | None = None,
     ) -> SubscriptionView:
         def body() -> SubscriptionView:
             books, customer = self.books, self._customer(customer_id)
@@ -222,6 +224,8 @@ class FakeStripe(FakeRefunds, FakeCards):
             ]
             if not items:
                 raise rejected(customer_id, "a subscription has items")
+            if days_until_due is not None and customer.email is None:
+                raise rejected(customer_id, "missing email")
             months = 12 if items[0].price.interval == "year" else 1
             customer.currency = items[0].price.currency
             sub = Subscription(
@@ -232,17 +236,25 @@ class FakeStripe(FakeRefunds, FakeCards):
                 created_at=books.now,
                 period_start=books.now,
                 period_end=add_month(books.now, months),
+                days_until_due=days_until_due,
+                status="incomplete" if days_until_due is None else "active",
             )
             books.subscriptions[sub.id] = sub
             books.tell("customer.subscription.created", sub)
             lines = [item.price.amount_minor * item.quantity for item in items]
-            books.finalize(books.draft(customer, sub, lines, "subscription_create", False))
+            is_sent = days_until_due is not None
+            first = books.draft(customer, sub, lines, "subscription_create", is_sent)
+            if is_sent:
+                first.finalizes_at = books.now + HOUR_S
+            else:
+                books.finalize(first)
             return sub.view()
 
         arguments = {
             "customer_id": customer_id,
             "quantities": dict(quantities),
             "metadata": dict(metadata),
+            "days_until_due": days_until_due,
         }
         return await self._write("create_subscription", operation_id, arguments, body)
 

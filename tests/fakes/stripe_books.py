@@ -51,6 +51,7 @@ class Customer:
     metadata: dict[str, str]
     balance_minor: int = 0
     currency: str | None = None
+    email: str | None = None
     card: Card = "none"
     default_method: str | None = None
     deleted: bool = False
@@ -87,6 +88,11 @@ class Subscription:
     latest_invoice_id: str | None = None
     periods: int = 1
     pending: list[int] = field(default_factory=list)
+    days_until_due: int | None = None
+
+    @property
+    def collection_method(self) -> str:
+        return "charge_automatically" if self.days_until_due is None else "send_invoice"
 
     @property
     def is_terminal(self) -> bool:
@@ -110,7 +116,7 @@ class Subscription:
             ),
             cancel_at_period_end=self.cancel_at_period_end,
             latest_invoice_id=self.latest_invoice_id,
-            collection_method="charge_automatically",
+            collection_method=self.collection_method,
             created_at=self.created_at,
             metadata=dict(self.metadata),
         )
@@ -139,11 +145,16 @@ class Invoice:
     next_attempt: int | None = None
     finalizes_at: int | None = None
     card: CardProgress = "none"
+    due_at: int | None = None
     covers: tuple[int | None, int | None] = (None, None)
 
     @property
     def total(self) -> int:
         return sum(self.lines)
+
+    @property
+    def days_until_due(self) -> int | None:
+        return self.subscription.days_until_due if self.subscription else None
 
     def view(self) -> InvoiceView:
         due = self.amount_due if self.status != "draft" else max(0, self.total)
@@ -161,7 +172,7 @@ class Invoice:
             auto_advance=self.auto_advance,
             billing_reason=self.reason,
             created_at=self.created_at,
-            due_at=None,
+            due_at=self.due_at,
             period_start=self.period_start,
             period_end=self.period_end,
             number=self.number,
@@ -171,6 +182,9 @@ class Invoice:
             metadata=dict(self.metadata),
             covers_from=self.covers[0],
             covers_until=self.covers[1],
+            collection_method=(
+                "charge_automatically" if self.days_until_due is None else "send_invoice"
+            ),
         )
 
 
@@ -324,6 +338,8 @@ class Books:
         invoice.status = "open"
         invoice.amount_due = invoice.remaining = due
         invoice.number = f"F-{len(self.invoices):04d}"
+        if invoice.days_until_due is not None:
+            invoice.due_at = self.now + invoice.days_until_due * DAY_S
         invoice.finalizes_at = None
         self.tell("invoice.finalized", invoice)
         if due == 0:
@@ -391,7 +407,8 @@ class Books:
         invoice.next_attempt = None
         if invoice.status != "open" or invoice.card == "in_progress":
             return
-        if self.charge(invoice):
+        # A sent one is never charged by itself.
+        if invoice.days_until_due is not None or self.charge(invoice):
             return
         if invoice.attempts <= len(RETRY_DAYS):
             invoice.next_attempt = self.now + RETRY_DAYS[invoice.attempts - 1] * DAY_S

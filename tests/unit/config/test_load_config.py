@@ -148,6 +148,8 @@ def test_an_empty_file_asks_for_all_that_has_no_default(home: Path) -> None:
 @pytest.mark.parametrize(
     ("env", "path"),
     [
+        ({"PURSER_STRIPE__COLLECTION_METHOD": "send_invoice"}, "stripe.email_domain"),
+        ({"PURSER_STORE__KEEP_EVENTS_DAYS": "34"}, "store.keep_events_days"),
         ({"PURSER_STRIPE__API_KEY": "pk_test_x"}, "stripe.api_key"),
         ({"PURSER_STRIPE__WEBHOOK_SECRETS": "whsec_"}, "stripe.webhook_secrets[0]"),
         ({"PURSER_STRIPE__WEBHOOK_SECRETS": "a,b,c"}, "stripe.webhook_secrets"),
