@@ -17,30 +17,34 @@ from billing.rails.card import CardRail
 from billing.rails.card_note import NotedCard, foreign_cards
 from billing.rails.choice import (
     NWC_RETRY_AFTER_S,
-    Adopt,
-    AdoptCard,
     CardSince,
-    Finalize,
-    Finished,
-    Show,
     Situation,
-    Step,
-    TakeOver,
-    TryCard,
-    TryNwc,
     UnseenCard,
-    Void,
-    Wait,
     choose,
     next_nwc_retry_at,
     wake_at,
 )
+from billing.rails.credit import CreditRail
 from billing.rails.issue import Issuer, NotedRequest, noted_in
 from billing.rails.manual import ManualRail
 from billing.rails.nwc import NwcRail
-from billing.store import cards, dunning, invoices, operations, payments, tenants
+from billing.rails.steps import (
+    Adopt,
+    AdoptCard,
+    Finalize,
+    Finished,
+    Show,
+    SpendCredit,
+    Step,
+    TakeOver,
+    TryCard,
+    TryNwc,
+    Void,
+    Wait,
+)
+from billing.store import cards, dunning, invoices, operations, payments, spends, tenants
 from billing.unit import Runtime, Unit
-from billing.views import CardProgress, InvoiceView
+from billing.views import CardProgress, CustomerView, InvoiceView
 
 log = structlog.stdlib.get_logger("purser")
 
@@ -48,6 +52,8 @@ BATCH: Final = 20
 """Invoices a round: others get their turn soon even when one wallet is slow."""
 STEPS: Final = 6
 """Steps a visit: finalize, take over, try, show; more would be a loop."""
+MAX_SPENDS: Final = 3
+"""Tries to pay an invoice from credit: a renewal can be faster once, not again and again."""
 BACK_OFF_S: Final = (5, 15, 60, 300, 900)
 """After a failed visit; Stripe or the database is away, not the tenant's fault."""
 
@@ -62,6 +68,7 @@ class Collector:
     nwc: NwcRail
     card: CardRail
     manual: ManualRail
+    credit: CreditRail
     rails: tuple[Rail, ...]
     nwc_retry_after_s: tuple[int, ...] = NWC_RETRY_AFTER_S
     """How long after an invoice's creation a wallet that did not pay is tried again, ascending."""
@@ -119,7 +126,8 @@ class Collector:
         for attempt in live:
             await self.card.observe(attempt, progress)
         view = await self._fetch(known)
-        default = await self._default_card(view)
+        customer = await self._customer(view)
+        default = customer.default_payment_method if self._may_charge(view) else None
         async with self.rt.unit() as unit:
             invoice = await effects.refresh(unit, known.tenant, view)
             requests = await payments.requests_of(unit.tx, invoice_id)
@@ -151,6 +159,8 @@ class Collector:
                 billing_now=unit.billing_now,
                 nwc_retry_after_s=self.nwc_retry_after_s,
                 nwc_paused=(await dunning.clock(unit.tx)).paused_at is not None,
+                spend=await spends.live(unit.tx, invoice_id),
+                credit_minor=await _spendable(unit, view, customer),
                 customer_gone=await tenants.is_customer_gone(unit.tx, view.customer_id),
             )
 
@@ -164,10 +174,11 @@ class Collector:
     def _may_charge(self, view: InvoiceView) -> bool:
         return Rail.CARD in self.rails and view.status in ("draft", "open")
 
-    async def _default_card(self, view: InvoiceView) -> str | None:
-        if not self._may_charge(view):
-            return None
-        return (await self.stripe.customer(view.customer_id)).default_payment_method
+    async def _customer(self, view: InvoiceView) -> CustomerView:
+        """Its card and its credit; what is over needs neither."""
+        if view.status in ("draft", "open"):
+            return await self.stripe.customer(view.customer_id)
+        return CustomerView(view.customer_id, False, 0, None, None)
 
     async def _card_seen(
         self, unit: Unit, tenant: str, view: InvoiceView, default: str | None
@@ -213,6 +224,8 @@ class Collector:
                 await self._adopt(invoice, noted)
             case AdoptCard(noted=card):
                 await self._adopt_card(invoice, card)
+            case SpendCredit(spend=spend):
+                await self.credit.go_on(invoice, s.view, spend)
             case TryNwc(connection=connection, reuse=reuse):
                 await self.nwc.start(invoice, connection, reuse)
             case TryCard():
@@ -278,6 +291,16 @@ class Collector:
             await unit.tx.execute(
                 "invoices.collect_failed", id=invoice.id, next_at=unit.now + wait_s
             )
+
+
+async def _spendable(unit: Unit, view: InvoiceView, customer: CustomerView) -> int:
+    """Credit in the invoice's currency; none after it was refused too often to be a coincidence."""
+    if customer.currency not in (None, view.currency):
+        return 0
+    tried = await unit.tx.scalar("spends.count", invoice_id=view.id)
+    if isinstance(tried, int) and tried >= MAX_SPENDS:
+        return 0
+    return max(0, -customer.balance_minor)
 
 
 def _why_by_hand(s: Situation) -> str:

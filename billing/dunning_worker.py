@@ -40,7 +40,7 @@ from billing.money import fiat_to_msat
 from billing.parallel import by_group
 from billing.ports import Quoter
 from billing.standing import restore
-from billing.store import dunning, invoices, payments, tenants
+from billing.store import dunning, invoices, payments, spends, tenants
 from billing.unit import Runtime, Unit
 
 log = structlog.stdlib.get_logger("purser")
@@ -201,7 +201,8 @@ class Dunner:
             relays_left=any(_is_within_reach(relay) for relay in relays),
             is_claimed=is_claimed(requests),
             is_under_way=is_under_way(attempts),
-            has_money_in_hand=await money_in_hand(unit, requests),
+            has_money_in_hand=await money_in_hand(unit, requests)
+            or await spends.live(unit.tx, invoice_id) is not None,
             has_older=bool(others) and others[0].invoice_id != invoice_id,
         )
         return decide(situation, self.policy)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from billing import plan_effects
+from billing import credit_note, plan_effects
 from billing.dunning import Policy
 from billing.model import (
     AttemptState,
@@ -21,7 +21,7 @@ from billing.model import (
 )
 from billing.receipts import receipt
 from billing.standing import restore
-from billing.store import dunning, invoices, ledger, payments, plan_changes, tenants
+from billing.store import dunning, invoices, ledger, payments, plan_changes, spends, tenants
 from billing.unit import Unit
 from billing.views import InvoiceView
 
@@ -53,6 +53,8 @@ async def refresh(unit: Unit, tenant: str, view: InvoiceView) -> Invoice:
         if invoice.status in ("void", "deleted"):
             # What waits for its payment needs another invoice to carry it (M12).
             await tenants.want_sync(unit.tx, tenant, due_at=unit.now)
+    if await spends.adopt(unit, tenant, view):
+        await invoices.want_collection(unit.tx, invoice.id, due_at=unit.now)
     if invoice.status == "paid" and invoice.paid_at is None:
         await _on_paid(unit, invoice, view)
         invoice = await invoices.get(unit.tx, view.id) or invoice
@@ -148,6 +150,8 @@ async def _paid_by(unit: Unit, invoice: Invoice, view: InvoiceView) -> str:
     """nwc, manual, card, credit, or stripe (marked paid there by somebody else)."""
     payment_hash = view.metadata.get(PAID_BY_KEY)
     if payment_hash and view.amount_paid_off_stripe_minor > 0:
+        if payment_hash.startswith(credit_note.MARK):
+            return "credit"
         request = await payments.request_by_hash(unit.tx, payment_hash)
         if request is not None:
             tried = await payments.attempts_of_request(unit.tx, request.id)

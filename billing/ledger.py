@@ -59,6 +59,8 @@ class Account(StrEnum):
 Place: TypeAlias = tuple[Account, str]
 """An account and a unit."""
 RefundWay: TypeAlias = Literal["lightning", "card", "balance"]
+SpendPart: TypeAlias = Literal["debited", "placed", "returned", "owed"]
+"""What became of credit that was to pay an invoice."""
 
 
 class Unbalanced(AssertionError):
@@ -282,6 +284,24 @@ def _of_money(money: Settlement, what: str, made: Balances, invoice_id: str) -> 
         made.of,
         invoice_id=invoice_id,
         payment_hash=money.payment_hash,
+    )
+
+
+# --- credit that pays an invoice ----------------------------------------------------------------
+
+
+def credit_spent(
+    spend_id: str, part: SpendPart, tenant: str, invoice_id: str, amount_minor: int, currency: str
+) -> Entry:
+    """Taken from the balance, placed on the invoice, or given back (to the balance; owed, where
+    there is no customer any more). `amount_minor` is above zero."""
+    made = Balances()
+    is_taken = part == "debited"
+    made.add((Account.UNPLACED, currency), -amount_minor if is_taken else amount_minor)
+    other = {"placed": Account.OUT_OF_BAND, "owed": Account.LIABILITY}.get(part, Account.CREDIT)
+    made.add((other, currency), amount_minor if is_taken else -amount_minor)
+    return Entry(
+        f"spend:{spend_id}:{part}", f"credit_{part}", tenant, made.of, invoice_id=invoice_id
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from billing.store import invoices, payments
+from billing.store import invoices, payments, spends
 from billing.unit import Unit
 
 RENEWAL = "subscription_cycle"
@@ -17,6 +17,8 @@ async def may_be_paid(unit: Unit, invoice_id: str) -> bool:
     for attempt in await payments.attempts_of(unit.tx, invoice_id):
         if attempt.state in ("prepared", "in_flight"):
             return True
+    if await spends.live(unit.tx, invoice_id) is not None:
+        return True
     for request in await payments.requests_of(unit.tx, invoice_id):
         money = await payments.settlement(unit.tx, request.payment_hash)
         if request.state == "open" or (money is not None and money.next_try_at is not None):

@@ -199,6 +199,19 @@ class StripeGateway(RefundGateway, CardGateway, Protocol):
         Looks for the operation id among the customer's transactions first when told again."""
         ...
 
+    async def debit_customer(
+        self,
+        operation_id: str,
+        *,
+        customer_id: str,
+        amount_minor: int,
+        currency: str,
+        description: str,
+    ) -> int:
+        """Takes a positive amount from the customer's balance, once, as `credit_customer` gives it;
+        returns the balance after it with Stripe's sign: above zero it was overdrawn."""
+        ...
+
     async def invoice_page(
         self, after: str | None, *, status: OpenStatus | None = None, since: int = 0
     ) -> Page[InvoiceView]:

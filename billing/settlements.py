@@ -18,7 +18,7 @@ from billing.other_life import OtherLife, credit_name, is_paid_by, payments_of
 from billing.owing import owe
 from billing.parallel import by_group
 from billing.ports import StripeGateway
-from billing.store import invoices, ledger, operations, payments, tenants
+from billing.store import invoices, ledger, operations, payments, spends, tenants
 from billing.unit import Runtime, Unit
 from billing.views import InvoiceView
 
@@ -98,6 +98,8 @@ class Placer:
             if was_placed:
                 pass
             elif target is not None:
+                if await spends.live(unit.tx, target.id) is not None:
+                    raise PurserError(target.id, "credit is paying it; the money waits for its end")
                 operation = await operations.begin(
                     unit.tx, self.rt, "pay_out_of_band", money.payment_hash
                 )
@@ -334,6 +336,8 @@ class Placer:
                 payment_hash=money.payment_hash,
                 credit_minor=money.credit_minor,
             )
+            for owed in await invoices.open_of_tenant(unit.tx, money.tenant):
+                await invoices.want_collection(unit.tx, owed.id, due_at=unit.now)
             if money.state is SettlementState.CREDITED:
                 await self._order_again(unit, money)
 

@@ -165,18 +165,43 @@ class StripeSdkGateway(StripeCards):
         the idempotency key has expired."""
         if amount_minor <= 0:
             raise ValueError("credit is a positive amount")
+        # Stripe's sign: what is negative is owed to the customer.
+        raw = await self._move_balance(
+            operation_id, customer_id, -amount_minor, currency, description
+        )
+        return str(raw["id"])
+
+    async def debit_customer(
+        self,
+        operation_id: str,
+        *,
+        customer_id: str,
+        amount_minor: int,
+        currency: str,
+        description: str,
+    ) -> int:
+        """See `StripeGateway.debit_customer`."""
+        if amount_minor <= 0:
+            raise ValueError("a debit is a positive amount")
+        raw = await self._move_balance(
+            operation_id, customer_id, amount_minor, currency, description
+        )
+        return int(raw["ending_balance"])
+
+    async def _move_balance(
+        self, operation_id: str, customer_id: str, amount: int, currency: str, description: str
+    ) -> Raw:
         options = options_for(operation_id)
-        known = await self._credit(customer_id, operation_id)
+        known = await self._moved(customer_id, operation_id)
         if known is not None:
             return known
-        raw = await self._raw(
+        return await self._raw(
             customer_id,
             _PAY,
             lambda: self._v1.customers.balance_transactions.create_async(
                 customer_id,
                 {
-                    # Stripe's sign: what is negative is owed to the customer.
-                    "amount": -amount_minor,
+                    "amount": amount,
                     "currency": currency,
                     "description": description,
                     "metadata": {OPERATION_KEY: operation_id},
@@ -184,17 +209,16 @@ class StripeSdkGateway(StripeCards):
                 options,
             ),
         )
-        return str(raw["id"])
 
     async def is_credited(self, customer_id: str, operation_id: str) -> bool:
         """See `StripeGateway.is_credited`."""
-        return await self._credit(customer_id, operation_id) is not None
+        return await self._moved(customer_id, operation_id) is not None
 
-    async def _credit(self, customer_id: str, operation_id: str) -> str | None:
+    async def _moved(self, customer_id: str, operation_id: str) -> Raw | None:
         path = f"/v1/customers/{customer_id}/balance_transactions"
         async for raw in self._lists.each(path, _PAY):
             if (raw.get("metadata") or {}).get(OPERATION_KEY) == operation_id:
-                return str(raw["id"])
+                return raw
         return None
 
     # --- subscriptions ---------------------------------------------------------------------

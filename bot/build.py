@@ -36,6 +36,7 @@ from billing.ports import HostedRelays
 from billing.preflight import Preflight
 from billing.promises import Promises
 from billing.rails.card import CardRail
+from billing.rails.credit import CreditRail
 from billing.rails.issue import Issuer
 from billing.rails.manual import ManualRail
 from billing.rails.nwc import NwcRail
@@ -323,6 +324,7 @@ def _build_collector(core: Core) -> Collector:
         NwcRail(rt, core.wallets, issuer, config.payee.network),
         CardRail(rt, stripe),
         ManualRail(rt, issuer),
+        CreditRail(rt, stripe),
         tuple(Rail(rail) for rail in config.collection.rails),
         tuple(days * DAY_S for days in config.dunning.retry_nwc_days),
     )

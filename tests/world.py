@@ -51,6 +51,7 @@ from billing.ports import RelayAnswer
 from billing.preflight import Preflight
 from billing.promises import Promises
 from billing.rails.card import CardRail
+from billing.rails.credit import CreditRail
 from billing.rails.issue import Issuer
 from billing.rails.manual import ManualRail
 from billing.rails.nwc import NwcRail
@@ -351,6 +352,7 @@ class World:
             NwcRail(rt, wallets, issuer, self.network),
             CardRail(rt, self.stripe),
             ManualRail(rt, issuer),
+            CreditRail(rt, self.stripe),
             (Rail.NWC, Rail.CARD, Rail.MANUAL),
         )
         self.placer = Placer(rt, self.stripe)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 from billing.model import (
     AttemptState,
@@ -24,6 +24,21 @@ from billing.model import (
 from billing.payments import AUTOMATIC_EXPIRY_S, SHOWN_EXPIRY_S, is_beyond_margin, sure_at
 from billing.rails.card_note import NotedCard
 from billing.rails.issue import NotedRequest
+from billing.rails.steps import (
+    Adopt,
+    AdoptCard,
+    Finalize,
+    Finished,
+    Show,
+    SpendCredit,
+    Step,
+    TakeOver,
+    TryCard,
+    TryNwc,
+    Void,
+    Wait,
+)
+from billing.store.spends import CreditSpend
 from billing.views import CardProgress, InvoiceView
 
 FIRST_INVOICE_LIFE_S: Final = 22 * 3600
@@ -82,84 +97,22 @@ class Situation:
     billing_now: int
     nwc_retry_after_s: tuple[int, ...] = NWC_RETRY_AFTER_S
     nwc_paused: bool = False
+    spend: CreditSpend | None = None
+    credit_minor: int = 0
     customer_gone: bool = False
     card_seen: CardSince | UnseenCard | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """Collection has nothing (more) to do with this invoice."""
-
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Nothing now; look again at `until` (wire time), or when something happens (None)."""
-
-    why: str
-    until: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Adopt:
-    """Hashes stand in the invoice's metadata that we do not know (M1)."""
-
-    noted: tuple[NotedRequest, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class AdoptCard:
-    """A card payment is noted in the invoice's metadata that we do not know (M1, M4)."""
-
-    noted: NotedCard
-
-
-@dataclass(frozen=True, slots=True)
-class Finalize:
-    """A draft of which we take charge: the amount is only right once it is finalized."""
-
-
-@dataclass(frozen=True, slots=True)
-class TakeOver:
-    """Stripe could still collect it by itself: stop that first (M4)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Void:
-    """All it carried has ended without ever coming up: nothing is owed any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class TryNwc:
-    """Ask the tenant's wallet; `reuse` is an automatic request that nobody has seen yet."""
-
-    connection: Connection
-    reuse: PaymentRequest | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TryCard:
-    """One explicit card payment."""
-
-
-@dataclass(frozen=True, slots=True)
-class Show:
-    """Show the tenant a payment request: `existing`, or a new one."""
-
-    existing: PaymentRequest | None = None
-
-
-Step: TypeAlias = (
-    Finished | Wait | Adopt | AdoptCard | Finalize | TakeOver | Void | TryNwc | TryCard | Show
-)
-
-
 def choose(s: Situation) -> Step:
     """The next step for an invoice that was just re-fetched."""
-    over = _over(s)
-    if over is not None:
-        return over
+    if s.spend is not None:
+        # Whatever became of the invoice: what was taken from the balance finds its end.
+        return SpendCredit(s.spend)
+    return _over(s) or _adoption(s) or _ending(s) or _credit(s) or _preparation(s)
+
+
+def _adoption(s: Situation) -> Step | None:
+    """What is noted at Stripe and unknown here, and what is under way."""
     if s.unknown:
         if any(request.state is RequestState.OPEN for request in s.requests):
             return Wait("a payment request of another life waits until this one is dead")
@@ -167,12 +120,19 @@ def choose(s: Situation) -> Step:
     blocked = _money_under_way(s)
     if blocked is not None:
         return blocked
-    if s.unknown_cards:
-        # Nothing of ours is under way, so it can take the one live place there is.
-        return AdoptCard(s.unknown_cards[0])
-    if s.customer_gone:
-        # Nothing more is asked of whom the operator has let go (billing.customer_events).
-        return Finished("its customer was deleted") if s.view.status == "draft" else _void(s)
+    # Nothing of ours is under way, so it can take the one live place there is.
+    return AdoptCard(s.unknown_cards[0]) if s.unknown_cards else None
+
+
+def _ending(s: Situation) -> Step | None:
+    """Nothing more is asked of whom the operator has let go (billing.customer_events)."""
+    if not s.customer_gone:
+        return None
+    return Finished("its customer was deleted") if s.view.status == "draft" else _void(s)
+
+
+def _preparation(s: Situation) -> Step:
+    """Everything of it in our hands, then a rail."""
     if _is_cards_alone(s):
         return Finished("stays with Stripe: the tenant pays by card only")
     if s.view.status == "draft":
@@ -232,6 +192,22 @@ def _is_claimed(request: PaymentRequest) -> bool:
     """The payer showed the preimage (M6): beyond its death too, nothing else is charged by itself;
     operators were told, and the tenant may ask to pay by hand."""
     return request.claimed_at is not None and request.state is not RequestState.SETTLED
+
+
+def _credit(s: Situation) -> Step | None:
+    """Credit that came after Stripe had applied the balance pays the invoice before anybody is
+    asked, once nothing that was issued for it can still be paid (M4)."""
+    is_owed = s.view.status == "open" and 0 < s.view.amount_remaining_minor <= s.credit_minor
+    if not is_owed or s.orphaned or any(_is_claimed(request) for request in s.requests):
+        return None
+    pending = [sure_at(r) for r in _not_beyond(s)]
+    if pending:
+        # Who asks for a request is shown one; nothing is offered meanwhile.
+        until = max(*pending, s.now + MARGIN_LOOK_S)
+        is_shown = any(r.state is RequestState.OPEN for r in s.requests)
+        why = "credit pays it once its payment requests are dead"
+        return None if s.invoice.show_wanted or is_shown else Wait(why, until)
+    return TakeOver() if s.view.auto_advance else SpendCredit()
 
 
 def _is_cards_alone(s: Situation) -> bool:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from billing import ledger
-from billing.ledger import Account, Balances, Entry, LedgerRow, RefundWay
+from billing.ledger import Account, Balances, Entry, LedgerRow, RefundWay, SpendPart
 from billing.model import Invoice, PaymentRequest, Settlement
 from billing.store.engine import Tx
+from billing.store.spends import CreditSpend
 from billing.unit import Unit
 from billing.views import InvoiceView
 
@@ -106,6 +107,14 @@ async def post_customer_gone(unit: Unit, tenant: str, customer_id: str) -> dict[
         if row.amount < 0:
             owed[row.unit] = -row.amount
     return owed
+
+
+async def post_spend(unit: Unit, spend: CreditSpend, part: SpendPart, amount_minor: int) -> None:
+    """A step of credit on its way to an invoice."""
+    entry = ledger.credit_spent(
+        spend.id, part, spend.tenant, spend.invoice_id, amount_minor, spend.currency
+    )
+    await post(unit, entry)
 
 
 async def post_credit(

@@ -468,6 +468,25 @@ async def test_annotations_merge(stage: Stage) -> None:
     assert metadata["purser_hash_2"] == "b"
 
 
+async def test_m10_credit_is_taken_once_and_the_balance_after_it_is_told(stage: Stage) -> None:
+    sub = await running(stage)
+    gateway, who = stage.gateway, sub.customer_id
+    await gateway.credit_customer(
+        op(), customer_id=who, amount_minor=700, currency="usd", description="given"
+    )
+    key = op()
+    for _ in range(2):
+        after = await gateway.debit_customer(
+            key, customer_id=who, amount_minor=500, currency="usd", description="spent"
+        )
+        assert after == -200
+    assert (await gateway.customer(who)).balance_minor == -200
+    overdrawn = await gateway.debit_customer(
+        op(), customer_id=who, amount_minor=500, currency="usd", description="too much"
+    )
+    assert overdrawn == 300
+
+
 async def test_credit_is_given_once_and_spent_at_finalization(stage: Stage) -> None:
     sub = await running(stage)
     key = op()

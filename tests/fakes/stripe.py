@@ -191,19 +191,48 @@ class FakeStripe(FakeRefunds, FakeCards):
     ) -> str:
         if amount_minor <= 0:
             raise ValueError("credit is a positive amount")
-
-        def body() -> str:
-            customer = self._customer(customer_id)
-            if operation_id not in customer.credits:
-                if customer.currency not in (None, currency):
-                    raise rejected(customer_id, "another currency")
-                customer.currency = currency
-                customer.balance_minor -= amount_minor
-                customer.credits[operation_id] = self.books.new_id("cbtxn")
-            return customer.credits[operation_id]
-
         arguments = {"customer_id": customer_id, "amount_minor": amount_minor, "currency": currency}
-        return await self._write("credit_customer", operation_id, arguments, body)
+        moved = await self._write(
+            "credit_customer",
+            operation_id,
+            arguments,
+            lambda: self._move_balance(operation_id, customer_id, -amount_minor, currency),
+        )
+        return moved[0]
+
+    async def debit_customer(
+        self,
+        operation_id: str,
+        *,
+        customer_id: str,
+        amount_minor: int,
+        currency: str,
+        description: str,
+    ) -> int:
+        if amount_minor <= 0:
+            raise ValueError("a debit is a positive amount")
+        arguments = {"customer_id": customer_id, "amount_minor": amount_minor, "currency": currency}
+        moved = await self._write(
+            "debit_customer",
+            operation_id,
+            arguments,
+            lambda: self._move_balance(operation_id, customer_id, amount_minor, currency),
+        )
+        return moved[1]
+
+    def _move_balance(
+        self, operation_id: str, customer_id: str, amount: int, currency: str
+    ) -> tuple[str, int]:
+        """The transaction's id and the balance after it; told again it is looked up."""
+        customer = self._customer(customer_id)
+        if operation_id not in customer.credits:
+            if customer.currency not in (None, currency):
+                raise rejected(customer_id, "another currency")
+            customer.currency = currency
+            customer.balance_minor += amount
+            customer.credits[operation_id] = self.books.new_id("cbtxn")
+            customer.endings[operation_id] = customer.balance_minor
+        return customer.credits[operation_id], customer.endings[operation_id]
 
     # --- subscriptions ---------------------------------------------------------------------
 

@@ -56,6 +56,7 @@ class Customer:
     default_method: str | None = None
     deleted: bool = False
     credits: dict[str, str] = field(default_factory=dict)
+    endings: dict[str, int] = field(default_factory=dict)
 
     def view(self) -> CustomerView:
         if self.deleted:

@@ -36,6 +36,7 @@ from billing.plan_desk import PlanDesk
 from billing.plan_worker import PlanWorker
 from billing.promises import Promises
 from billing.rails.card import CardRail
+from billing.rails.credit import CreditRail
 from billing.rails.issue import Issuer
 from billing.rails.manual import ManualRail
 from billing.rails.nwc import NwcRail
@@ -173,6 +174,7 @@ class Bot:
             NwcRail(rt, self, issuer),
             CardRail(rt, stripe),
             ManualRail(rt, issuer),
+            CreditRail(rt, stripe),
             rails,
         )
         host: Any = Port(self.life, "host", world.host)

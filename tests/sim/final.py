@@ -153,9 +153,9 @@ def _books(world: SimWorld) -> None:
         theirs = invoice.off_stripe - world.dashboard_minor.get(invoice.id, 0)
         placed[invoice.customer.metadata["purser_pubkey"]] += theirs
     for name, arguments in world.credits:
-        assert name == "credit_customer"
         customer = books.customers[arguments["customer_id"]]
-        placed[customer.metadata["purser_pubkey"]] += arguments["amount_minor"]
+        sign = {"credit_customer": 1, "debit_customer": -1}[name]
+        placed[customer.metadata["purser_pubkey"]] += sign * arguments["amount_minor"]
     for tenant, value in _rows(
         world, "SELECT tenant, value_minor FROM settlements WHERE state = 'liability'"
     ):

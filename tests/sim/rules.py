@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from billing.credit_note import MARK
 from billing.invoices import PAID_BY_KEY
 from billing.lease import LEASE_S
 from billing.payments import PUBLISH_WINDOW_S
@@ -244,11 +245,22 @@ class Rules:
         if at_stripe.status == "paid":
             return
         payment_hash = at_stripe.metadata.get(PAID_BY_KEY, "")
+        if payment_hash.startswith(MARK):
+            self._on_paid_from_credit(at_stripe, payment_hash.removeprefix(MARK))
+            return
         money = self.world.ln.get(payment_hash)
         if money is None or money.state != "settled":
             self.world.violate("M10", f"{invoice_id} is marked paid without money")
         elif money.value_minor < at_stripe.remaining:
             self.world.violate("M10", f"{invoice_id} is marked paid with too little money")
+
+    def _on_paid_from_credit(self, invoice: Invoice, spend_id: str) -> None:
+        self.world.count("paid_from_credit")
+        taken = [a for n, a in self.world.credits if a["operation_id"] == spend_id]
+        if not taken:
+            self.world.violate("M10", f"{invoice.id} is marked paid from credit; none was taken")
+        elif taken[0]["amount_minor"] < invoice.remaining:
+            self.world.violate("M10", f"{invoice.id} is marked paid with too little credit")
 
     # --- a relay is switched --------------------------------------------------------------------
 

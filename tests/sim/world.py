@@ -171,11 +171,13 @@ class SimWorld:
 
     @property
     def credits(self) -> list[tuple[str, Mapping[str, Any]]]:
-        """Every credit that Stripe booked for money, once for each operation; not an operator's."""
+        """Every credit that Stripe booked for money, and every debit, once for each operation; not
+        an operator's."""
         found = {
             a["operation_id"]: (n, a)
             for n, a in self.stripe.gateway.calls
-            if n == "credit_customer" and a["operation_id"].startswith("credit_")
+            if n in ("credit_customer", "debit_customer")
+            and a["operation_id"].startswith(("credit_", "spend_", "return_"))
         }
         return list(found.values())
 

@@ -22,6 +22,8 @@ CREATE UNIQUE INDEX connections_one_payer ON connections (tenant)
 
 CREATE INDEX connections_probe_due ON connections (probe_due_at) WHERE probe_due_at IS NOT NULL;
 
+CREATE UNIQUE INDEX credit_spends_one_live ON credit_spends (invoice_id) WHERE ended_at IS NULL;
+
 CREATE INDEX dm_inbox_open ON dm_inbox (received_at) WHERE handled_at IS NULL;
 
 CREATE INDEX dunning_windows_ending ON dunning_windows (invoice_id)
@@ -185,6 +187,20 @@ CREATE TABLE connections (
     created_at INTEGER NOT NULL,
     ended_at INTEGER,
     CHECK ((role = 'payee') = (tenant IS NULL))
+) STRICT;
+
+CREATE TABLE credit_spends (
+    id TEXT PRIMARY KEY,
+    invoice_id TEXT NOT NULL REFERENCES invoices (id),
+    tenant TEXT NOT NULL REFERENCES tenants (pubkey),
+    customer_id TEXT NOT NULL,
+    amount_minor INTEGER NOT NULL CHECK (amount_minor > 0),
+    currency TEXT NOT NULL,
+    return_minor INTEGER NOT NULL DEFAULT 0,
+    state TEXT NOT NULL DEFAULT 'prepared'
+        CHECK (state IN ('prepared', 'debited', 'returning', 'placed', 'returned')),
+    created_at INTEGER NOT NULL,
+    ended_at INTEGER
 ) STRICT;
 
 CREATE TABLE cursors (

@@ -1,0 +1,280 @@
+"""The credit rail: takes what is owed from the customer's balance, then says that it is paid (M10).
+
+Stripe applies a balance only when it finalizes an invoice; credit that comes later would lie beside
+an open invoice for ever. Intent row and note at Stripe first (M1), then the debit, then the payment
+out of band; whatever the invoice did not take goes back to the balance.
+
+| state | next call | then |
+|---|---|---|
+| prepared | note, debit | debited; returning, where the balance did not cover it after all |
+| debited | mark the invoice paid | placed; returning, where it was paid or closed some other way |
+| returning | credit the rest | placed or returned |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from billing import invoices as effects
+from billing.credit_note import mark_of, note_of
+from billing.errors import PurserError, StripeMissing, StripeRejected
+from billing.ledger import SpendPart
+from billing.model import Invoice, RequestState
+from billing.money import format_fiat
+from billing.ports import StripeGateway
+from billing.store import invoices, ledger, operations, payments, spends
+from billing.store.spends import CreditSpend
+from billing.unit import Runtime, Unit
+from billing.views import InvoiceView
+
+REJECTED: Final = "rejected"
+"""Result of an operation that Stripe refused: it changed nothing there."""
+
+
+@dataclass(slots=True)
+class CreditRail:
+    """Committed as an intent first, then one step at a time."""
+
+    rt: Runtime
+    stripe: StripeGateway
+
+    async def start(self, invoice: Invoice, view: InvoiceView) -> bool:
+        """The intent; nothing is taken yet. False where another payer was faster (M4)."""
+        async with self.rt.unit() as unit:
+            if await self._is_busy(unit, invoice.id):
+                return False
+            spend = CreditSpend(
+                id=await spends.new_id(unit.tx, invoice.id),
+                invoice_id=invoice.id,
+                tenant=invoice.tenant,
+                customer_id=view.customer_id,
+                amount_minor=view.amount_remaining_minor,
+                currency=view.currency,
+                return_minor=0,
+                state="prepared",
+                created_at=unit.now,
+                ended_at=None,
+            )
+            await spends.intend(unit, spend)
+        return True
+
+    async def _is_busy(self, unit: Unit, invoice_id: str) -> bool:
+        attempts = await payments.attempts_of(unit.tx, invoice_id)
+        requests = await payments.requests_of(unit.tx, invoice_id)
+        return (
+            any(attempt.state in ("prepared", "in_flight") for attempt in attempts)
+            or any(request.state is RequestState.OPEN for request in requests)
+            or await spends.live(unit.tx, invoice_id) is not None
+            or bool(await unit.tx.scalar("spends.money_aimed_at", invoice_id=invoice_id))
+        )
+
+    async def go_on(self, invoice: Invoice, view: InvoiceView, spend: CreditSpend | None) -> None:
+        """The next step: of what is under way, else of a new one."""
+        if spend is None:
+            await self.start(invoice, view)
+        else:
+            await self.advance(spend)
+
+    async def advance(self, spend: CreditSpend) -> None:
+        """One step. Raises the gateway's errors: it is told again later, with the same keys."""
+        match spend.state:
+            case "prepared":
+                await self._debit(spend)
+            case "debited":
+                await self._pay(spend)
+            case "returning":
+                await self._give_back(spend)
+            case _:
+                raise AssertionError(spend.state)
+
+    # --- prepared ---------------------------------------------------------------------------------
+
+    async def _debit(self, spend: CreditSpend) -> None:
+        await self._note(spend, "note_credit", note_of(spend.id, spend.amount_minor))
+        try:
+            balance_minor = await self.stripe.debit_customer(
+                spend.id,
+                customer_id=spend.customer_id,
+                amount_minor=spend.amount_minor,
+                currency=spend.currency,
+                description=f"Credit spent on {spend.invoice_id}",
+            )
+        except (StripeRejected, StripeMissing) as error:
+            # Refused is not taken: the customer is gone, or lives in another currency.
+            await self._give_up(spend, error)
+            return
+        # Stripe's sign: above zero the balance did not cover it, a renewal was faster.
+        is_overdrawn = balance_minor > 0
+        async with self.rt.unit() as unit:
+            await operations.finish(unit.tx, spend.id, "debited", now=unit.now)
+            moved = await spends.move(
+                unit.tx,
+                spend,
+                "returning" if is_overdrawn else "debited",
+                return_minor=spend.amount_minor if is_overdrawn else 0,
+            )
+            if moved:
+                await ledger.post_spend(unit, spend, "debited", spend.amount_minor)
+                await unit.record(
+                    "credit.debited",
+                    tenant=spend.tenant,
+                    subject=spend.invoice_id,
+                    amount_minor=spend.amount_minor,
+                    overdrawn=is_overdrawn,
+                )
+
+    async def _give_up(self, spend: CreditSpend, error: PurserError) -> None:
+        async with self.rt.unit() as unit:
+            await operations.finish(unit.tx, spend.id, f"refused: {error.what}", now=unit.now)
+            if await spends.move(unit.tx, spend, "returned", ended_at=unit.now):
+                await unit.record(
+                    "credit.refused",
+                    tenant=spend.tenant,
+                    subject=spend.invoice_id,
+                    why=error.what[:240],
+                )
+
+    async def _note(self, spend: CreditSpend, kind: str, metadata: Mapping[str, str]) -> None:
+        async with self.rt.unit() as unit:
+            note = await operations.begin(unit.tx, self.rt, kind, spend.id)
+        try:
+            await self.stripe.annotate_invoice(note.id, spend.invoice_id, metadata)
+        except StripeRejected:
+            # An invoice that takes no note any more: what it shows decides, not the note.
+            pass
+        async with self.rt.unit() as unit:
+            await operations.finish(unit.tx, note.id, "over", now=unit.now)
+
+    # --- debited ----------------------------------------------------------------------------------
+
+    async def _pay(self, spend: CreditSpend) -> None:
+        before = await self._fetch(spend)
+        after = before
+        is_covered = 0 < before.amount_remaining_minor <= spend.amount_minor
+        if before.status in ("open", "uncollectible") and is_covered:
+            await self._note(spend, "note_payer", {effects.PAID_BY_KEY: mark_of(spend.id)})
+            await self._mark_paid(spend)
+            after = await self._fetch(spend)
+        elif await self._is_unanswered(spend):
+            await self._mark_paid(spend)
+            after = await self._fetch(spend)
+        if after.status in ("open", "uncollectible") and is_covered:
+            raise PurserError(after.id, "Stripe does not show it paid yet")
+        taken_minor = 0
+        if is_paid_by(after, spend.id) and await self._may_be_ours(spend):
+            taken_minor = after.amount_paid_off_stripe_minor
+        rest_minor = max(0, spend.amount_minor - taken_minor)
+        async with self.rt.unit() as unit:
+            moved = await spends.move(
+                unit.tx,
+                spend,
+                "returning" if rest_minor else "placed",
+                return_minor=rest_minor,
+                ended_at=None if rest_minor else unit.now,
+            )
+            if moved and taken_minor:
+                await ledger.post_spend(unit, spend, "placed", taken_minor)
+                await unit.record(
+                    "credit.placed",
+                    tenant=spend.tenant,
+                    subject=spend.invoice_id,
+                    amount_minor=taken_minor,
+                )
+
+    async def _mark_paid(self, spend: CreditSpend) -> None:
+        async with self.rt.unit() as unit:
+            pay = await operations.begin(unit.tx, self.rt, "pay_out_of_band", spend.id)
+        try:
+            await self.stripe.pay_out_of_band(pay.id, spend.invoice_id)
+            result = "paid"
+        except StripeRejected:
+            # "Already paid" has no code: the object decides.
+            result = REJECTED
+        async with self.rt.unit() as unit:
+            await operations.finish(unit.tx, pay.id, result, now=unit.now)
+
+    async def _payments(self, spend: CreditSpend) -> list[operations.Operation]:
+        async with self.rt.unit() as unit:
+            found = await operations.of_subject(unit.tx, spend.id)
+        return [operation for operation in found if operation.kind == "pay_out_of_band"]
+
+    async def _is_unanswered(self, spend: CreditSpend) -> bool:
+        """Our call has no answer yet: told again with its key Stripe says what it did."""
+        return any(o.finished_at is None for o in await self._payments(spend))
+
+    async def _may_be_ours(self, spend: CreditSpend) -> bool:
+        """Not when Stripe refused every call: then the Dashboard was faster. Without a call of this
+        life the mark is another life's, which paid it from this debit."""
+        results = [operation.result for operation in await self._payments(spend)]
+        return not results or any(result != REJECTED for result in results)
+
+    async def _fetch(self, spend: CreditSpend) -> InvoiceView:
+        async with self.rt.unit() as unit:
+            known = await invoices.get(unit.tx, spend.invoice_id)
+        assert known is not None
+        try:
+            view = await self.stripe.invoice(spend.invoice_id)
+        except StripeMissing:
+            view = effects.deleted_view(known)
+        async with self.rt.unit() as unit:
+            await effects.refresh(unit, spend.tenant, view)
+        return view
+
+    # --- returning --------------------------------------------------------------------------------
+
+    async def _give_back(self, spend: CreditSpend) -> None:
+        name = f"return_{spend.id}"
+        async with self.rt.unit() as unit:
+            await operations.begin_named(unit.tx, name, "return_credit", spend.id, now=unit.now)
+        to_balance = True
+        try:
+            await self.stripe.credit_customer(
+                name,
+                customer_id=spend.customer_id,
+                amount_minor=spend.return_minor,
+                currency=spend.currency,
+                description=f"Credit not needed for {spend.invoice_id}",
+            )
+        except (StripeRejected, StripeMissing):
+            to_balance = False  # the customer is gone: it is owed to somebody without one (M9)
+        is_whole = spend.return_minor == spend.amount_minor
+        async with self.rt.unit() as unit:
+            await operations.finish(unit.tx, name, "credited", now=unit.now)
+            moved = await spends.move(
+                unit.tx,
+                spend,
+                "returned" if is_whole else "placed",
+                return_minor=spend.return_minor,
+                ended_at=unit.now,
+            )
+            if moved:
+                what: SpendPart = "returned" if to_balance else "owed"
+                await ledger.post_spend(unit, spend, what, spend.return_minor)
+                await self._alarm_owed(unit, spend, to_balance=to_balance)
+                await unit.record(
+                    "credit.returned",
+                    tenant=spend.tenant,
+                    subject=spend.invoice_id,
+                    amount_minor=spend.return_minor,
+                )
+
+    async def _alarm_owed(self, unit: Unit, spend: CreditSpend, *, to_balance: bool) -> None:
+        if not to_balance:
+            await self.rt.alarm(
+                unit,
+                f"liability:{spend.id}",
+                f"{format_fiat(spend.return_minor, spend.currency)} of credit was taken for "
+                f"invoice {spend.invoice_id}, which did not need it, and the customer is gone: "
+                "refund it by hand.",
+            )
+
+
+def is_paid_by(view: InvoiceView, spend_id: str) -> bool:
+    """Marked by this spend, and paid off Stripe."""
+    return (
+        view.status == "paid"
+        and view.metadata.get(effects.PAID_BY_KEY) == mark_of(spend_id)
+        and view.amount_paid_off_stripe_minor > 0
+    )
