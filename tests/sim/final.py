@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from billing.payments import MARGIN_S
+from tests.sim.stored import check_stored
 from tests.sim.world import SimWorld
 
 SLACK_S = 4 * 3600
@@ -108,6 +109,7 @@ def check_all(world: SimWorld) -> None:
     _doubles(world)
     _relays(world)
     _objects(world)
+    check_stored(world)
 
 
 def check_orders(world: SimWorld) -> None:

@@ -13,6 +13,7 @@ from billing.ports import DesiredRelay
 from billing.rails.issue import noted_in
 from tests.fakes.stripe_books import Invoice
 from tests.sim.spending import PREFIX as SPENDING_PREFIX
+from tests.sim.stored import check_publish
 from wallet.ports import SealedRequest
 
 if TYPE_CHECKING:
@@ -146,6 +147,7 @@ class Rules:
             violate("M1", f"a pay request for {name} without its intent in flight: {row}")
         elif row[1] is not None and self._now() - row[1] > PUBLISH_WINDOW_S:
             violate("M3", f"a pay request for {name} {self._now() - row[1]} s after its commit")
+        check_publish(self.world, request)
         if alive := self._others_alive(invoice, auto=True):
             violate("M4", f"a pay request for {name} while {alive} could still settle")
         at_stripe = self.world.stripe.books.invoices[invoice.invoice_id]
