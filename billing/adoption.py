@@ -15,6 +15,30 @@ from billing.store import payments
 from billing.unit import Runtime, Unit
 
 
+async def issuer_of(
+    rt: Runtime, unit: Unit, current: Connection, invoice_id: str, noted: NotedRequest
+) -> Connection | None:
+    """The wallet that issued what is noted: `current`, or an earlier one of this database.
+
+    None, with an alarm, where neither is it: another wallet's "not found" proves nothing (M6), so
+    nobody may be asked, and nothing be issued, until people decide.
+    """
+    if noted.payee in ("", current.wallet_pubkey):
+        return current
+    earlier = await unit.tx.fetch_one(
+        Connection, "connections.payee_by_key", wallet_pubkey=noted.payee
+    )
+    if earlier is None:
+        await rt.alarm(
+            unit,
+            f"unknown_payee:{noted.payment_hash}",
+            f"Invoice {invoice_id} carries a payment hash ({noted.payment_hash[:16]}…) of a wallet "
+            f"that this database does not know ({noted.payee[:16]}…). Nothing is issued for it: "
+            "start Purser once with that wallet as payee, or void the invoice at Stripe.",
+        )
+    return earlier
+
+
 async def adopt_request(
     rt: Runtime, unit: Unit, payee: Connection, invoice: Invoice, noted: NotedRequest
 ) -> PaymentRequest | None:

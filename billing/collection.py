@@ -8,7 +8,7 @@ from typing import Final, assert_never
 import structlog
 
 from billing import invoices as effects
-from billing.adoption import adopt_card, adopt_request
+from billing.adoption import adopt_card, adopt_request, issuer_of
 from billing.errors import PurserError, StripeMissing
 from billing.model import AttemptState, Invoice, Rail, RequestState, may_pay
 from billing.parallel import by_group
@@ -273,12 +273,19 @@ class Collector:
 
     async def _adopt(self, invoice: Invoice, noted: tuple[NotedRequest, ...]) -> None:
         """Hashes we do not know: a restored backup or a second bot; nothing new until they die."""
+        is_stuck = False
         async with self.rt.unit() as unit:
             payee = await tenants.payee(unit.tx)
             if payee is None:
                 raise PurserError(invoice.id, "no payee is configured to ask about its hashes")
             for entry in noted:
-                await adopt_request(self.rt, unit, payee, invoice, entry)
+                issuer = await issuer_of(self.rt, unit, payee, invoice.id, entry)
+                if issuer is not None:
+                    await adopt_request(self.rt, unit, issuer, invoice, entry)
+                    continue
+                is_stuck = True
+        if is_stuck:
+            raise PurserError(invoice.id, "it carries a hash of a wallet that is not known here")
 
     async def _adopt_card(self, invoice: Invoice, noted: NotedCard) -> None:
         async with self.rt.unit() as unit:

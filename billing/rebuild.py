@@ -14,7 +14,7 @@ from typing import Final, Protocol, TypeAlias
 import structlog
 
 from billing import invoices as effects
-from billing.adoption import adopt_request
+from billing.adoption import adopt_request, issuer_of
 from billing.errors import PurserError, StripeMissing
 from billing.model import Connection, Invoice, RelayState, RequestState, Tenant
 from billing.plans import plan_of_lookup_key
@@ -26,7 +26,6 @@ from billing.relays import tell_again
 from billing.resolver import Resolver
 from billing.stated_relays import StatedRelay, stated_in
 from billing.store import invoices, payments, tenants
-from billing.store.engine import Tx
 from billing.subscription_changes import store_subscription
 from billing.unit import Runtime, Unit
 from billing.views import InvoiceView, SubscriptionView
@@ -113,6 +112,12 @@ class Rebuilder:
             found = await _take_up_tenant(unit, pubkey, view.customer_id)
             tenant = await tenants.get(unit.tx, pubkey)
             assert tenant is not None
+        if tenant.subscription_id not in (None, view.id) and not view.is_terminal:
+            assert tenant.subscription_id is not None
+            await self._clear_what_is_over(tenant, tenant.subscription_id)
+        async with self.rt.unit() as unit:
+            tenant = await tenants.get(unit.tx, pubkey)
+            assert tenant is not None
             if tenant.customer_id != view.customer_id or tenant.subscription_id not in (
                 None,
                 view.id,
@@ -129,10 +134,28 @@ class Rebuilder:
             await self._report_missing(tenant, view)
         return found + len(taken)
 
+    async def _clear_what_is_over(self, tenant: Tenant, subscription_id: str) -> None:
+        """What the backup names may have ended since, and another have come after it (M11)."""
+        try:
+            view = await self.stripe.subscription(subscription_id)
+        except StripeMissing:
+            status = "canceled"
+        else:
+            if not view.is_terminal:
+                return
+            status = view.status
+        async with self.rt.unit() as unit:
+            await unit.tx.execute(
+                "tenants.clear_subscription",
+                pubkey=tenant.pubkey,
+                subscription_id=subscription_id,
+                status=status,
+            )
+
     async def _report_missing(self, tenant: Tenant, view: SubscriptionView) -> None:
         """Seats that nobody here knows a relay for: only people can say their names."""
         async with self.rt.unit() as unit:
-            missing = _seats(view) - await _living(unit.tx, tenant.pubkey)
+            missing = _seats(view) - await _living(unit, tenant.pubkey)
             if missing:
                 what = ", ".join(f"{count} on {plan}" for plan, count in sorted(missing.items()))
                 await self.rt.alarm(
@@ -156,7 +179,7 @@ class Rebuilder:
         for row in stated:
             if await tenants.relay(unit.tx, row.relay_id) is not None:
                 continue
-            free = _seats(view) - await _living(unit.tx, tenant.pubkey)
+            free = _seats(view) - await _living(unit, tenant.pubkey)
             if free[row.plan] <= 0:
                 continue
             if await tenants.living_relay_named(unit.tx, row.name) is not None:
@@ -248,17 +271,25 @@ class Rebuilder:
             return 0
         if payee is None:
             raise PurserError(view.id, "no payee is configured to ask about its hashes")
-        answers = [(noted, await self._ask(payee, noted)) for noted in unknown]
+        answers: list[tuple[NotedRequest, Connection, LookupAnswer]] = []
+        for noted in unknown:
+            async with self.rt.unit() as unit:
+                issuer = await issuer_of(self.rt, unit, payee, invoice.id, noted)
+            if issuer is not None:
+                answers.append((noted, issuer, await self._ask(payee, issuer, noted)))
         now, count = self.rt.clock.now(), 0
-        for noted, answer in sorted(answers, key=lambda row: not _is_settled(row[1])):
-            can_be_paid = now <= noted.expires_at + noted.margin_s
-            if _is_settled(answer) or can_be_paid:
-                count += await self._adopt(payee, invoice, noted, view)
+        for noted, issuer, answer in sorted(answers, key=lambda row: not _is_settled(row[2])):
+            is_open = now <= noted.expires_at + noted.margin_s
+            if is_open or _is_settled(answer) or not isinstance(answer, Transaction | NotFound):
+                count += await self._adopt(issuer, invoice, noted, view)
         return count
 
-    async def _ask(self, payee: Connection, noted: NotedRequest) -> LookupAnswer:
-        answer = await self.resolver.lookups.lookup(payee, noted.payment_hash)
-        if not isinstance(answer, Transaction | NotFound):
+    async def _ask(
+        self, payee: Connection, issuer: Connection, noted: NotedRequest
+    ) -> LookupAnswer:
+        answer = await self.resolver.lookups.lookup(issuer, noted.payment_hash)
+        if issuer.id == payee.id and not isinstance(answer, Transaction | NotFound):
+            # An earlier wallet may be gone for good: its requests are watched, and escalate.
             raise PurserError(noted.payment_hash, "our own wallet cannot say whether it was paid")
         return answer
 
@@ -312,9 +343,14 @@ async def _take_up_tenant(unit: Unit, pubkey: str, customer_id: str) -> int:
     return int(before is None)
 
 
-async def _living(tx: Tx, pubkey: str) -> Counter[str]:
-    relays = await tenants.relays_of(tx, pubkey)
-    return Counter(relay.plan for relay in relays if relay.state is not RelayState.ENDED)
+async def _living(unit: Unit, pubkey: str) -> Counter[str]:
+    """Relays that take a seat, by plan; an order that has run out ends in a moment."""
+    return Counter(
+        relay.plan
+        for relay in await tenants.relays_of(unit.tx, pubkey)
+        if relay.state is not RelayState.ENDED
+        and (relay.expires_at is None or relay.expires_at > unit.billing_now)
+    )
 
 
 def _seats(view: SubscriptionView | None) -> Counter[str]:

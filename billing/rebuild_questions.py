@@ -48,7 +48,7 @@ class Questions:
             view
             for view in views
             if (owner := owners.get(view.customer_id)) is None
-            or owner.subscription_id is None
+            or owner.subscription_id != view.id
             or any(row.relay_id not in relays for row in stated_in(view.metadata))
         ]
 

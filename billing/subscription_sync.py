@@ -200,7 +200,8 @@ class SubscriptionSync:
         return new_change(self.rt, tenant.pubkey, kind, what, relays)
 
     async def _actual(self, tenant: Tenant) -> SubscriptionView | None:
-        """The one living subscription, by its id or, when none is known, by asking for all."""
+        """The one living subscription, by its id or, where that is over or unknown, by asking for
+        all: a restored backup names one that was followed by another (M11)."""
         assert tenant.customer_id is not None
         view: SubscriptionView | None = None
         if tenant.subscription_id is not None:
@@ -208,23 +209,21 @@ class SubscriptionSync:
                 view = await self.stripe.subscription(tenant.subscription_id)
             except StripeMissing:
                 view = None
-        else:
-            living = [
-                s
-                for s in await self.stripe.subscriptions_of(tenant.customer_id)
-                if not s.is_terminal
-            ]
-            view = living[0] if living else None
-        if view is not None:
-            is_over = view.is_terminal and tenant.subscription_id is not None
-            async with self.rt.unit() as unit:
-                await store_subscription(unit, tenant.pubkey, view)
-                if is_over:
-                    # The event that would have told is lost or late (K3).
-                    await on_ended(self.rt, unit, tenant, view)
-            if is_over:
-                raise _Ended
-        return view
+        follower: SubscriptionView | None = None
+        if view is None or view.is_terminal:
+            listed = await self.stripe.subscriptions_of(tenant.customer_id)
+            follower = next((other for other in listed if not other.is_terminal), None)
+        is_over = view is not None and view.is_terminal and follower is None
+        async with self.rt.unit() as unit:
+            for seen in (view, follower):
+                if seen is not None:
+                    await store_subscription(unit, tenant.pubkey, seen)
+            if view is not None and is_over:
+                # The event that would have told is lost or late (K3).
+                await on_ended(self.rt, unit, tenant, view)
+        if is_over:
+            raise _Ended
+        return follower or view
 
 
 async def _begin(unit: Unit, change: Change, ordered: list[PlanChange]) -> None:

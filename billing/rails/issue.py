@@ -59,10 +59,17 @@ class NotedRequest:
     amount_msat: int
     amount_minor: int
     rate: str
+    payee: str = ""
+    """Public key of the wallet that issued it; notes of older versions do not name it."""
 
 
-def metadata_of(request: PaymentRequest) -> dict[str, str]:
-    """The invoice metadata entry for this request: one key per hash (M1)."""
+def _key_of(request: PaymentRequest) -> str:
+    return f"{HASH_KEY_PREFIX}{request.payment_hash[:24]}"
+
+
+def metadata_of(request: PaymentRequest, payee: str) -> dict[str, str]:
+    """The invoice metadata entry for this request: one key per hash (M1). `payee`: public key of
+    the wallet that issued it, since no other can say that it was not paid."""
     values = (
         request.payment_hash,
         request.expires_at,
@@ -70,14 +77,14 @@ def metadata_of(request: PaymentRequest) -> dict[str, str]:
         request.amount_msat,
         request.amount_minor,
         request.rate,
+        payee,
     )
-    return {
-        f"{HASH_KEY_PREFIX}{request.payment_hash[:24]}": ":".join(str(value) for value in values)
-    }
+    return {_key_of(request): ":".join(str(value) for value in values)}
 
 
 _NOTED = re.compile(
     r"([0-9a-f]{64}):(\d{1,12}):(\d{1,8}):(\d{1,18}):(\d{1,15}):(\d{1,15}(?:\.\d{1,12})?)"
+    r"(?::([0-9a-f]{64}))?"
 )
 
 
@@ -87,7 +94,9 @@ def noted_in(metadata: Mapping[str, str]) -> tuple[NotedRequest, ...]:
     for key, value in sorted(metadata.items()):
         match = _NOTED.fullmatch(value) if key.startswith(HASH_KEY_PREFIX) else None
         if match is not None:
-            payment_hash, expires_at, margin_s, amount_msat, amount_minor, rate = match.groups()
+            payment_hash, expires_at, margin_s, amount_msat, amount_minor, rate, payee = (
+                match.groups(default="")
+            )
             found.append(
                 NotedRequest(
                     payment_hash,
@@ -96,6 +105,7 @@ def noted_in(metadata: Mapping[str, str]) -> tuple[NotedRequest, ...]:
                     int(amount_msat),
                     int(amount_minor),
                     rate,
+                    payee,
                 )
             )
     return tuple(found)
@@ -105,7 +115,7 @@ def _stale_entries(requests: Sequence[PaymentRequest], *, now: int) -> dict[str,
     """Empty values, which unset a key, for the oldest entries that nothing can come of."""
     over = [r for r in requests if r.noted_at is not None and is_beyond_margin(r, now=now)]
     dead = [r for r in over if r.state is RequestState.DEAD][:-NOTED_KEPT]
-    return {key: "" for request in dead for key in metadata_of(request)}
+    return {_key_of(request): "" for request in dead}
 
 
 @dataclass(slots=True)
@@ -201,7 +211,10 @@ class Issuer:
         async with self.rt.unit() as unit:
             operation = await operations.begin(unit.tx, self.rt, "note_hash", request.id)
             others = await payments.requests_of(unit.tx, request.invoice_id)
-            metadata = _stale_entries(others, now=unit.now) | metadata_of(request)
+            payee = await tenants.connection(unit.tx, request.payee_connection_id)
+            assert payee is not None
+            noted = metadata_of(request, payee.wallet_pubkey)
+            metadata = _stale_entries(others, now=unit.now) | noted
             metadata |= state_relays(await invoices.relays_of(unit.tx, request.invoice_id))
         try:
             view = await self.stripe.annotate_invoice(operation.id, request.invoice_id, metadata)

@@ -59,7 +59,7 @@ from billing.subscription_sync import SubscriptionSync
 from billing.sweep import CURSOR as SWEEP_CURSOR
 from billing.sweep import EVERY_S as SWEEP_EVERY_S
 from billing.sweep import Sweeper
-from billing.unit import Runtime
+from billing.unit import Runtime, Unit
 from tests.sim.due import IS_DUE
 from tests.sim.life import Life, Port
 from tests.sim.payers import LifePayer
@@ -127,9 +127,7 @@ class Bot:
         async with self.rt.unit() as unit:
             known = await tenants.payee(unit.tx)
             if known is None or known.wallet_pubkey != self.world.payee.key:
-                # As `ConnectionBook.configure_payee` does at a start with another connection.
-                await unit.tx.execute("connections.end_payee", now=unit.now)
-                await tenants.insert_connection(unit.tx, self._payee_row())
+                await self._configure_payees(unit)
             if await refunds.spender(unit.tx) is None:
                 await unit.tx.execute(
                     "refunds.insert_spender",
@@ -143,13 +141,24 @@ class Bot:
         self._put_to_work()
         self.life.spawn("lease", self._keep_lease())
 
-    def _payee_row(self) -> Connection:
+    async def _configure_payees(self, unit: Unit) -> None:
+        """As `ConnectionBook.configure_payee` does at a start with another connection. Wallets that
+        an older database has not heard of have their start too, as the alarm asks."""
+        for payee in self.world.payees:
+            is_known = await unit.tx.fetch_one(
+                Connection, "connections.payee_by_key", wallet_pubkey=payee.key
+            )
+            if is_known is None or payee is self.world.payee:
+                await unit.tx.execute("connections.end_payee", now=unit.now)
+                await tenants.insert_connection(unit.tx, self._payee_row(payee.key))
+
+    def _payee_row(self, wallet_pubkey: str) -> Connection:
         return Connection(
             id=self.world.ids.new("conn"),
             role=ConnectionRole.PAYEE,
             tenant=None,
             sealed_uri="sealed",
-            wallet_pubkey=self.world.payee.key,
+            wallet_pubkey=wallet_pubkey,
             masked="nwc cd…",
             encryption="nip44_v2",
             state=ConnectionState.ACTIVE,

@@ -81,8 +81,11 @@ class Market:
 
     def lie(self, seconds: int) -> None:
         """One of three is far off: the others have the quorum."""
-        source = self.world.rng.choice(self.sources)
-        source.factor, source.ends_at = 0.5, self.world.clock.now() + seconds
+        now = self.world.clock.now()
+        # Two that are off by the same would be a quorum: nobody could tell (seed 50200).
+        off = [s for s in self.sources if s.factor != 1.0 and now < s.ends_at]
+        source = off[0] if off else self.world.rng.choice(self.sources)
+        source.factor, source.ends_at = 0.5, now + seconds
 
     def grow_old(self, seconds: int) -> None:
         now = self.world.clock.now()

@@ -22,6 +22,9 @@ FOUND_BY_THE_HUNT = {
     1070: "a renewal that swept up the lines of an addition",
     10278: "an addition's invoice that was voided by hand once its requests had died",
     30008: "a process that stood still between the permit for a card payment and its call",
+    50083: "a backup put back after the operator had changed wallets: the new one knew no hash",
+    50140: "the same, with the payment already booked at Stripe",
+    50385: "a backup that named a subscription which another had followed",
     5005: "a fake Stripe that kept a debt it had put on a voided invoice",
 }
 """What these seeds broke when they were found; the world has moved on, the situations recur."""

@@ -20,6 +20,11 @@ WHERE role = 'payer' AND tenant = :tenant AND state IN ('probing', 'active')
 -- The operator's receiving connection now.
 SELECT * FROM connections WHERE role = 'payee' AND state IN ('probing', 'active')
 
+-- name: payee_by_key
+-- The newest receiving connection to this wallet, ended ones too.
+SELECT * FROM connections WHERE role = 'payee' AND wallet_pubkey = :wallet_pubkey
+ORDER BY created_at DESC, id DESC LIMIT 1
+
 -- name: everything
 -- All connections, oldest first.
 SELECT * FROM connections ORDER BY created_at, id

@@ -597,7 +597,7 @@ async def test_m1_an_unknown_hash_at_stripe_is_adopted_and_waited_out(world: Wor
         expires_at=bolt11.expires_at,  # type: ignore[union-attr]
         margin_s=300,
     )
-    await world.stripe.annotate_invoice("op_lost", invoice.id, metadata_of(lost))
+    await world.stripe.annotate_invoice("op_lost", invoice.id, metadata_of(lost, "cd" * 32))
     await world.settle_down()
     await world.pass_time(600, step=60)
     assert [r.purpose for r in await world.requests()] == ["adopted"]
