@@ -10,7 +10,7 @@ from billing.dunning import Policy
 from billing.model import AttemptState, Invoice, PaymentRequest, RelayState, RequestState
 from billing.outlook import next_for
 from billing.rails.choice import SHOW_LEFT_S
-from billing.store import invoices, payments, tenants
+from billing.store import cards, invoices, payments, tenants
 from billing.unit import Unit
 
 LISTED: Final = 12
@@ -123,7 +123,16 @@ class Accounts:
                 wallet=payer.masked if payer is not None else None,
                 wallet_state=payer.state.value if payer is not None else None,
                 wallet_problem=payer.problem if payer is not None else None,
+                card=await _card_name(unit, command.sender),
             )
+
+
+async def _card_name(unit: Unit, tenant: str) -> str | None:
+    """`Visa …4242`, where there is one that pays."""
+    card = await cards.of_tenant(unit.tx, tenant)
+    if card is None or card.method_id is None:
+        return None
+    return f"{(card.brand or 'card').capitalize()} …{card.last4 or '????'}"
 
 
 def _can_be_shown_again(request: PaymentRequest, now: int) -> bool:

@@ -167,8 +167,7 @@ class App:
             self._gated("settlements", parts.workers.placer, QUICK_S),
             self._gated("relays", parts.workers.keeper, QUICK_S),
             self._worker("outbox", parts.workers.outbox, QUICK_S),
-            self._gated("cards", parts.workers.cards, QUICK_S),
-            self._gated("card pages", parts.workers.card_pages, QUICK_S),
+            *self._cards(),
             self._gated("refunds", parts.workers.refunds, QUICK_S),
             self._gated("dunning", parts.workers.dunner, DUNNING_S),
             *self._preflight(),
@@ -191,6 +190,15 @@ class App:
             self._gated(
                 "preflight", self.parts.workers.preflight, PREFLIGHT_S, wake=asyncio.Event()
             )
+        ]
+
+    def _cards(self) -> list[Worker]:
+        if "card" not in self.parts.core.config.collection.rails:
+            return []
+        workers = self.parts.workers
+        return [
+            self._gated("cards", workers.cards, QUICK_S),
+            self._gated("card pages", workers.card_pages, QUICK_S),
         ]
 
     def _gated(

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import httpx
 
+from billing.handlers import EVENT_TYPES
 from bot.config import Config
 
 API: Final = "https://api.stripe.com"
@@ -71,10 +72,19 @@ def _webhooks(config: Config, answer: httpx.Response) -> Told:
     what = "webhooks"
     if answer.status_code != 200:
         return (what, "warn", "the key may not list webhook endpoints; compare by hand")
-    urls = [str(e.get("url")) for e in answer.json()["data"] if e.get("status") == "enabled"]
+    enabled = {
+        str(e.get("url")): set(e.get("enabled_events") or [])
+        for e in answer.json()["data"]
+        if e.get("status") == "enabled"
+    }
+    urls = list(enabled)
     if config.http.public_url is None:
         return (what, "warn", f"http.public_url is not set; Stripe sends to {urls or 'nobody'}")
     wanted = config.http.public_url.rstrip("/") + WEBHOOK_PATH
     if wanted in urls:
+        missing = sorted(set(EVENT_TYPES) - enabled[wanted])
+        if missing and "*" not in enabled[wanted]:
+            text = f"Stripe sends to {wanted}, but not {', '.join(missing)}; enable these there"
+            return (what, "warn", text)
         return (what, "ok", f"Stripe sends to {wanted}")
     return (what, "failed", f"Stripe sends to {urls or 'nobody'}; add an endpoint {wanted}")

@@ -18,6 +18,7 @@ class Readings:
         self._parts = parts
         self._supervisor = supervisor
         self._due: dict[str, float] = {}
+        self._dead_letters = 0.0
 
     async def run_once(self, now: int) -> int:
         """Count what is due in one transaction; scrapes read the last answer."""
@@ -25,6 +26,8 @@ class Readings:
             for name in DUE:
                 count = await tx.scalar(f"backlog.{name}", now=now)
                 self._due[name] = float(count) if isinstance(count, int) else 0.0
+            count = await tx.scalar("backlog.dead_letters")
+            self._dead_letters = float(count) if isinstance(count, int) else 0.0
         return 0
 
     def collect(self) -> Iterable[Reading]:
@@ -44,6 +47,11 @@ class Readings:
             kind="counter",
         )
         yield Reading("purser_due", "What is due now, by kind of work.", self._due, "work")
+        yield Reading(
+            "purser_dead_letters",
+            "Stripe events that were given up: see purser events --failed.",
+            {"": self._dead_letters},
+        )
         yield Reading(
             "purser_relay_connections", "Relay connections.", {"": float(len(parts.core.pool))}
         )

@@ -219,9 +219,11 @@ def _status(f: Facts) -> str:
         ]
     if f["period_end"] is not None and f["subscription"] == "active":
         lines.append(f"Next renewal: {date(f['period_end'])}.")
-    if f["wallet"] is None:
+    if f.get("card"):
+        lines.append(f"Card: {f['card']}" + (", when the wallet cannot." if f["wallet"] else "."))
+    elif f["wallet"] is None:
         lines.append("No wallet connected: invoices come to you by message.")
-    else:
+    if f["wallet"] is not None:
         lines.append(
             f"Wallet: {f['wallet']}"
             + (f" ({f['wallet_problem']})" if f["wallet_problem"] else "")

@@ -74,6 +74,19 @@ async def test_operating_a_running_bot(scene: Scene, tmp_path: Path) -> None:
     stripe_invoice["status"] = paid
     assert (await purser(scene, "reconcile", "--json")).json["differences"] == []
 
+    forged = await scene.http.post(f"{scene.town.bot_url}/webhooks/stripe", content=b"{}")
+    assert forged.status_code == 400
+    (trace,) = (await purser(scene, "events", "--rejected", "--json")).json
+    assert (trace["reason"], trace["body_bytes"]) == ("no_signature", 2)
+    assert (await purser(scene, "events", "--failed", "--json")).json == []
+    event = (await purser(scene, "events", "--json")).json[0]["event_id"]
+    again = await purser(scene, "events", "replay", event, "--json")
+    assert again.json == {"events": 1, "next": "the bot handles them"}
+    await scene.bot.logged("event.handled", subject=event)
+    assert (await purser(scene, "events", "replay", "--since", "1d", "--json")).json["events"] > 5
+    assert (await purser(scene, "events", "replay", "evt_nothing")).code == 1
+    assert (await purser(scene, "events", "replay", event, "--since", "soon")).code == 2
+
     sent = await purser(scene, "dm", npub, "The relay host is moved tonight.", "--json")
     assert [answer["accepted"] for answer in sent.json] == [True]
     await tenant.hear("is moved tonight")

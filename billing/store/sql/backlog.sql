@@ -27,3 +27,7 @@ SELECT COUNT(*) FROM hosted_relays WHERE sync_due_at <= :now
 -- name: messages
 -- Messages to send.
 SELECT COUNT(*) FROM outbox_messages WHERE next_try_at <= :now
+
+-- name: dead_letters
+-- Stripe events that were given up.
+SELECT COUNT(*) FROM inbox_events WHERE state = 'failed'

@@ -317,6 +317,18 @@ async def test_a_look_that_fails_is_repeated(world: World) -> None:
 # --- gone, expiring ------------------------------------------------------------------------------
 
 
+async def test_status_names_the_card_that_pays(world: World) -> None:
+    await order(world)
+    await world.accounts.status(await world.command("status"))
+    world.stripe.attach(only_customer(world).id)
+    await world.settle_down()
+    await world.accounts.status(await world.command("status"))
+    before, after = [render("status", facts) for facts in await said(world, "status")]
+    assert "Card" not in before
+    assert "Card: Visa …4242." in after
+    assert "come to you by message" not in after
+
+
 @pytest.mark.parametrize("has_wallet", [False, True])
 async def test_a_detached_card_is_told_with_what_pays_now(world: World, has_wallet: bool) -> None:
     if has_wallet:
