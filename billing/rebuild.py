@@ -22,6 +22,7 @@ from billing.ports import StripeGateway
 from billing.rails.issue import NotedRequest, noted_in
 from billing.rebuild_questions import Questions
 from billing.reconcile_sweep import Visit
+from billing.refund_memory import take_up_refunds
 from billing.relays import tell_again
 from billing.resolver import Resolver
 from billing.stated_relays import StatedRelay, stated_in
@@ -237,6 +238,9 @@ class Rebuilder:
                     if await tenants.relay(unit.tx, row.relay_id) is not None
                 ]
                 await effects.carry(unit, stored, carried)
+            known = known or await invoices.get(unit.tx, view.id)
+            if known is not None:
+                count += await take_up_refunds(self.rt, unit, known, view.metadata)
         return count + len(taken) + await self._take_up_requests(view)
 
     async def _tenant_of(self, view: InvoiceView) -> tuple[Tenant | None, int]:

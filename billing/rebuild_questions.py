@@ -13,6 +13,7 @@ from billing.model import Invoice
 from billing.payments import WATCH_S
 from billing.ports import StripeGateway
 from billing.rails.issue import noted_in
+from billing.refund_memory import refunds_in
 from billing.stated_relays import stated_in
 from billing.store import sweeps
 from billing.unit import Runtime
@@ -103,8 +104,10 @@ class Questions:
     async def _unknown_invoices(self, views: Sequence[InvoiceView]) -> list[InvoiceView]:
         noted = {view.id: {n.payment_hash for n in noted_in(view.metadata)} for view in views}
         stated = {view.id: {r.relay_id for r in stated_in(view.metadata)} for view in views}
+        refunds = {view.id: {r.refund_id for r in refunds_in(view.metadata)} for view in views}
         async with self.rt.unit() as unit:
             owners = await sweeps.tenants_of(unit.tx, (view.customer_id for view in views))
+            given = await sweeps.known_refunds(unit.tx, chain.from_iterable(refunds.values()))
             mirrored = await sweeps.invoices_by_id(unit.tx, (view.id for view in views))
             hashes = await sweeps.known_hashes(unit.tx, chain.from_iterable(noted.values()))
             relays = await sweeps.known_relays(unit.tx, chain.from_iterable(stated.values()))
@@ -112,5 +115,6 @@ class Questions:
             view
             for view in views
             if not (noted[view.id] <= hashes and stated[view.id] <= relays)
+            or not refunds[view.id] <= given
             or (view.id not in mirrored and view.customer_id in owners)
         ]

@@ -12,6 +12,7 @@ from billing.model import ConnectionState, Invoice, Settlement, SettlementState
 from billing.money import fiat_to_msat, format_fiat
 from billing.ports import Quoter, StripeGateway
 from billing.refund_end import end_refund
+from billing.refund_memory import take_up_refunds
 from billing.refunds import (
     DOUBLE_S,
     FINAL,
@@ -160,7 +161,14 @@ class RefundDesk:
         notes = await self.stripe.credit_notes_of(invoice.id)
         cards = await self.stripe.refunds_of(invoice.id)
         async with self.rt.unit() as unit:
+            taken_up = await take_up_refunds(self.rt, unit, invoice, view.metadata)
             ours = await refunds.of_invoice(unit.tx, invoice.id)
+        if taken_up:
+            raise RefundRefused(
+                invoice.id,
+                "a refund of it that this database did not know was found at Stripe: wait for "
+                "its end (purser refunds)",
+            )
         return refundable_minor(view, notes, cards, ours), view.currency
 
     async def _sats(self, invoice: Invoice, amount_minor: int) -> tuple[int, str]:

@@ -59,17 +59,14 @@ class LightningRefunds:
             spender = await refunds.spender(unit.tx)
             payer = await tenants.payer_of(unit.tx, refund.tenant)
             is_late = unit.now - refund.created_at >= GIVE_UP_S
-        if is_late and refund.payment_hash is None:
-            await self._give_up(refund)
-            return
-        if spender is None:
-            raise PurserError(refund.id, "no spending connection is configured")
-        # First what needs no wallet of the tenant's, who may never connect one again.
+        # First of all: another life may have sent it, and then nothing here may end it.
         if await self._was_sent(refund, spender):
             return
         if is_late:
             await self._give_up(refund)
             return
+        if spender is None:
+            raise PurserError(refund.id, "no spending connection is configured")
         if payer is None or payer.state is not ConnectionState.ACTIVE:
             raise PurserError(refund.id, "the tenant has no wallet connected")
         made = await self._made(refund, payer)
@@ -92,14 +89,17 @@ class LightningRefunds:
         async with self.rt.unit() as unit:
             await end_refund(self.rt, unit, refund, RefundSeen.GIVEN_UP, problem=why)
 
-    async def _was_sent(self, refund: Refund, spender: Connection) -> bool:
+    async def _was_sent(self, refund: Refund, spender: Connection | None) -> bool:
         """Whether a later life of which this database knows nothing (a restored backup) may have
         sent it: then it is in flight, and only looked up."""
         noted = await self.memory.noted(refund)
+        if noted is None and refund.payment_hash is None:
+            return False
+        if spender is None:
+            raise PurserError(refund.id, "no spending connection is there to ask about it")
         if noted is not None and noted[0] != refund.payment_hash:
             return await self._adopt(refund, spender, *noted)
-        if refund.payment_hash is None:
-            return False
+        assert refund.payment_hash is not None
         # Prepared and never claimed, as far as we know: the wallet that would have paid is asked.
         answer = await self.lookups.lookup_outgoing(spender, refund.payment_hash)
         if isinstance(answer, Transaction):

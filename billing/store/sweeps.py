@@ -99,6 +99,12 @@ async def known_relays(tx: Tx, ids: Iterable[str]) -> set[str]:
     return {row.name for row in rows}
 
 
+async def known_refunds(tx: Tx, ids: Iterable[str]) -> set[str]:
+    """Which of these refunds have a row."""
+    rows = await tx.fetch_all(_Name, "reconcile.known_refunds", ids=listed(ids))
+    return {row.name for row in rows}
+
+
 async def known_hashes(tx: Tx, hashes: Iterable[str]) -> set[str]:
     """Which of these payment hashes have a payment request."""
     rows = await tx.fetch_all(_Name, "reconcile.known_hashes", ids=listed(hashes))

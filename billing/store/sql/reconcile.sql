@@ -141,6 +141,15 @@ SELECT id AS name FROM hosted_relays WHERE id IN (SELECT value FROM json_each(:i
 SELECT id AS name FROM hosted_relays
 WHERE id IN (SELECT jsonb_array_elements_text(CAST(CAST(:ids AS TEXT) AS JSONB)))
 
+-- name: known_refunds
+-- Which of these refunds have a row.
+SELECT id AS name FROM refunds WHERE id IN (SELECT value FROM json_each(:ids))
+
+-- name: known_refunds [postgresql]
+-- The same, in its own words for a JSON list.
+SELECT id AS name FROM refunds
+WHERE id IN (SELECT jsonb_array_elements_text(CAST(CAST(:ids AS TEXT) AS JSONB)))
+
 -- name: known_hashes
 -- Which of these payment hashes have a payment request.
 SELECT payment_hash AS name FROM payment_requests

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,7 @@ from bot.dm.texts import render
 from bot.story import tell
 from tests.books import ListingPayee
 from tests.crashes import Crash, Tripwire
+from tests.unit.billing.test_restored_backup import backup
 from tests.world import ALICE, OPERATOR, World
 from wallet.bolt11 import Bolt11
 
@@ -306,6 +308,60 @@ async def test_m1_a_refund_that_a_later_life_sent_is_looked_up_and_not_sent(
     state = RefundState.DONE if paid else RefundState.IN_FLIGHT
     assert (await refund_of(world, invoice_id)).state is state
     assert len(world.stripe.notes) == int(paid)
+
+
+@pytest.mark.parametrize("paid", [True, False])
+@pytest.mark.parametrize("by", ["rebuild", "the desk"])
+async def test_m1_a_refund_that_this_database_never_knew_is_taken_up_from_stripe(
+    world: World, tmp_path: Path, paid: bool, by: str
+) -> None:
+    """The backup is from before the refund was ordered; the other life paid it, or not."""
+    invoice_id = await paid_by_wallet(world)
+    wallets = world.refund_wallets
+    wallets.behaviour = "pays_silently" if paid else "never"
+    wallets.mute_lookups = True
+    engine = await backup(world, tmp_path / "old.sqlite")
+    ordered = await world.refund_desk.refund(invoice_id, 100, None, "in the other life")
+    await world.settle_down()
+    assert len(wallets.written) == 1
+    again = await world.reborn(engine, rebuild=by == "rebuild")
+    if by == "rebuild":
+        (found,) = await again.all(Refund, "refunds.of_invoice", invoice_id=invoice_id)
+        assert found.id == ordered.id
+    with pytest.raises(RefundRefused):
+        await again.refund_desk.refund(invoice_id, 100, None, "once more", again=True)
+    wallets.mute_lookups = False
+    await again.settle_down()
+    assert len(wallets.written) == 1, "nothing is sent again"
+    refund = await refund_of(again, invoice_id)
+    assert refund.id == ordered.id
+    assert refund.state is (RefundState.DONE if paid else RefundState.IN_FLIGHT)
+    if paid:
+        (note,) = again.stripe.notes.values()
+        assert (note.amount_minor, note.operation_id) == (100, ordered.note_operation_id)
+        assert (await again.refund_desk.refund(invoice_id, None, None, "the rest")).id
+        await again.pass_time(30, step=5)
+        assert sum(n.amount_minor for n in again.stripe.notes.values()) == 400
+        await is_true(again)
+    assert "restored backup" in " ".join(await alarms(again))
+    await engine.close()
+
+
+async def test_m1_an_old_pending_refund_of_a_backup_is_looked_up_before_it_is_given_up(
+    world: World,
+) -> None:
+    """Two days old in the backup, and sent by the other life: given up it would be paid twice."""
+    invoice_id = await paid_by_wallet(world)
+    refund = await world.refund_desk.refund(invoice_id, None, None, "r")
+    made = await world.refund_wallets.make_invoice(4_000_000, "in the other life", 3600)
+    assert isinstance(made, Bolt11)
+    world.refund_wallets.paid[made.payment_hash] = 1
+    await RefundMemory(world.rt, world.stripe).note(refund, made.payment_hash, made.expires_at)
+    world.clock.advance(48 * HOUR_S)
+    await world.lease.take()
+    await world.settle_down()
+    assert (await refund_of(world, invoice_id)).state is RefundState.DONE
+    assert world.refund_wallets.written == []
 
 
 async def test_m1_the_hash_stands_at_stripe_before_it_can_be_paid(world: World) -> None:
