@@ -279,6 +279,19 @@ async def test_a_second_customer_with_a_tenants_key_is_named(world: World) -> No
     assert await found(world) == [("customer_twice", made.id)]
 
 
+@pytest.mark.parametrize("balance_minor", [0, -500])
+async def test_a_customer_whose_making_was_cut_short_is_named_for_its_balance_only(
+    world: World, balance_minor: int
+) -> None:
+    """Simulation seeds 50571 and 50606: its tenant finds it at the next order, by its key."""
+    await paid(world)
+    made = await world.stripe.create_customer("op_x", pubkey="cd" * 32, name="c", email=None)
+    world.stripe.books.customers[made.id].balance_minor = balance_minor
+    async with world.rt.unit() as unit:
+        await world.desk.ensure_tenant(unit, await world.command("new", "cd" * 32, unit.tx))
+    assert await found(world) == ([("customer_twice", made.id)] if balance_minor else [])
+
+
 async def test_entries_about_nothing_show_in_the_sum(world: World) -> None:
     await paid(world)
     async with world.rt.unit() as unit:
