@@ -23,8 +23,6 @@ _JSON_ORIGINS = (tuple, list, dict, frozenset, Mapping, Sequence)
 
 def to_column(value: Param | Enum) -> Column:
     """bool → 0/1, enum → its value, containers → JSON text; integers must fit 64 bits."""
-    if value is None or type(value) is str:
-        return value  # most are, and every statement passes here
     if isinstance(value, Enum):
         value = value.value
     if value is None or isinstance(value, (str, bytes)):
@@ -45,7 +43,11 @@ def _enum_value(value: object) -> object:
 
 def to_columns(params: Mapping[str, Param]) -> dict[str, Column]:
     """All parameters of a statement as column values."""
-    return {name: to_column(value) for name, value in params.items()}
+    # Most are texts or nothing, and every statement passes here.
+    return {
+        name: value if value is None or type(value) is str else to_column(value)
+        for name, value in params.items()
+    }
 
 
 def mapper(cls: type[R], columns: tuple[str, ...]) -> Callable[[Sequence[Any]], R]:
