@@ -12,6 +12,7 @@ import structlog
 from billing.errors import StripeRejected
 from billing.inbox import parse_event
 from billing.ingest import columns
+from billing.long_absence import LongAbsence
 from billing.ports import StripeGateway
 from billing.unit import Runtime
 from billing.views import StripeEvent
@@ -19,6 +20,10 @@ from billing.views import StripeEvent
 log = structlog.stdlib.get_logger("purser")
 
 CURSOR: Final = "stripe_events"
+EVENTS_KEPT_S: Final = 29 * 86400
+"""Stripe keeps them for 30 days; one day for clocks, and for the reading itself."""
+UNKNOWN_GAP_S: Final = 90 * 86400
+"""Back so far where nobody knows since when: a quarter's invoices."""
 WHOLE_AT: Final = "whole_up_to"
 """Billing time up to which this database knows what happened at Stripe: set only by a bot that
 runs, whose rebuild is behind it. A restored backup has the time it was made at."""
@@ -32,14 +37,17 @@ class CatchUp:
 
     rt: Runtime
     stripe: StripeGateway
+    livemode: bool
 
     async def run_once(self, now: int) -> int:
-        """Record the events since the cursor, once each; returns how many were new."""
+        """Record the events since the cursor, once each; returns how many were new. After more than
+        Stripe keeps, the lists are read first (`billing.long_absence`)."""
         del now
         async with self.rt.unit() as unit:
             cursor = await unit.tx.scalar("leases.cursor", name=CURSOR)
-        position = str(cursor) if cursor else None
-        added = 0
+        position, added = str(cursor) if cursor else None, 0
+        if position is not None and await self._is_lost():
+            added, position = await self._list(), None
         while True:
             since = self.rt.clock.billing_now() - FIRST_LOOK_BACK_S
             try:
@@ -47,15 +55,25 @@ class CatchUp:
             except StripeRejected as error:
                 if position is None:
                     raise
-                # Stripe keeps 30 days; the lists find what the events would have said.
                 log.warning("reconcile.cursor_lost", error=error.what)
-                position = None
+                added, position = await self._list(), None
                 continue
             added += await self._record(page.events)
             if page.events:
                 position = page.events[-1].id
             if not page.more:
                 return added
+
+    async def _is_lost(self) -> bool:
+        """Whether events may be gone that were never read: by time, since what Stripe answers to a
+        cursor of an event that it has forgotten is not documented."""
+        whole_at = await whole_up_to(self.rt)
+        return whole_at is not None and self.rt.clock.billing_now() - whole_at > EVENTS_KEPT_S
+
+    async def _list(self) -> int:
+        whole_at = await whole_up_to(self.rt)
+        since = self.rt.clock.billing_now() - UNKNOWN_GAP_S if whole_at is None else whole_at
+        return await LongAbsence(self.rt, self.stripe, self.livemode).run(since)
 
     async def _record(self, events: Sequence[StripeEvent]) -> int:
         """A page and the cursor beyond it, together."""

@@ -21,6 +21,8 @@ from billing.views import (
     PreviewView,
     Prorations,
     SubscriptionView,
+    Trace,
+    TraceKind,
 )
 from wallet.ports import Payee, Payer
 
@@ -217,6 +219,14 @@ class StripeGateway(RefundGateway, CardGateway, Protocol):
     ) -> Page[InvoiceView]:
         """Invoices of the account, newest first: those in one state, or all created since then.
         `after`: what the page before said; None begins."""
+        ...
+
+    async def traces_since(self, kind: TraceKind, since: int) -> Sequence[Trace]:
+        """What went back of all customers' money since then, whoever ordered it, newest first."""
+        ...
+
+    async def all_customers(self) -> Sequence[CustomerView]:
+        """Every customer of the account that is not deleted, newest first."""
         ...
 
     async def subscription_page(self, after: str | None) -> Page[SubscriptionView]:

@@ -20,6 +20,7 @@ from billing.reconcile_sweep import (
     nobody,
     read_position,
 )
+from billing.stuck import StuckSweep
 from billing.unit import Runtime
 
 __all__ = ["Difference", "Reconciler", "Report"]
@@ -35,8 +36,13 @@ class Reconciler:
     rt: Runtime
     stripe: StripeGateway
     catalogue: Catalogue
+    livemode: bool = False
     counts: Counter[str] = field(default_factory=Counter)
+    stuck: StuckSweep = field(init=False)
     _one: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def __post_init__(self) -> None:
+        self.stuck = StuckSweep(self.rt, self.livemode)
 
     async def run_once(self, now: int) -> int:
         """Catch up on events, then apply the differences; returns how many. For the running bot,
@@ -50,7 +56,7 @@ class Reconciler:
 
     async def catch_up(self) -> int:
         """Record the events that no webhook brought; returns how many were new."""
-        return await CatchUp(self.rt, self.stripe).run_once(self.rt.clock.now())
+        return await CatchUp(self.rt, self.stripe, self.livemode).run_once(self.rt.clock.now())
 
     async def sweep(self, *, dry_run: bool = False, hear: Hear = nobody) -> Report:
         """Compare all of it; unless `dry_run`, put right what differs. Raises the gateway's errors
@@ -58,9 +64,13 @@ class Reconciler:
         async with self._one:
             sweep = await self._begin(dry_run=dry_run, hear=hear, resume=not dry_run)
             try:
-                return await sweep.run()
+                report = await sweep.run()
             finally:
                 self._tally(sweep)
+            if not dry_run:
+                await self.stuck.run_once(self.rt.clock.now())
+            report.stuck = dict(await self.stuck.count())
+            return report
 
     async def subscriptions(self, visit: Visit) -> None:
         """The long list alone, from its beginning, each page seen by `visit` first; the next sweep
@@ -87,7 +97,7 @@ class Reconciler:
         async with self.rt.unit() as unit:
             stands = await read_position(unit) if resume else None
             position = stands or Position(unit.now, "subscriptions", None, unit.now)
-        sweep = Sweep(self.rt, self.stripe, self.catalogue, dry_run, hear, position)
+        sweep = Sweep(self.rt, self.stripe, self.catalogue, self.livemode, dry_run, hear, position)
         sweep.report.resumed = stands is not None
         return sweep
 

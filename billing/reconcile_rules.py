@@ -92,20 +92,22 @@ def subscription_difference(
     here = f"{tenant.subscription_status}{_until(tenant.period_end)}"
     there = f"{view.status}{_until(view.period_end)}"
     return Difference(
-        "tenant", tenant.pubkey, text, tenant.pubkey, tenant.name, here=here, there=there
+        "subscription", view.id, text, tenant.pubkey, tenant.name, here=here, there=there
     )
 
 
 def ended_difference(tenant: SweptTenant, view: SubscriptionView | None) -> Difference:
-    """The subscription is not among the living ones; `view` when it was looked at."""
+    """The subscription is not among the living ones; `view` None: Stripe does not know it."""
+    known = view is not None and tenant.subscription_id is not None
     return Difference(
-        "tenant",
-        tenant.pubkey,
+        # One that Stripe does not know at all has nothing to be read again.
+        "subscription" if known else "tenant",
+        (tenant.subscription_id or "") if known else tenant.pubkey,
         f"subscription {tenant.subscription_id} is over at Stripe",
         tenant.pubkey,
         tenant.name,
         here=f"{tenant.subscription_status}{_until(tenant.period_end)}",
-        there=view.status if view is not None else "not among the living ones",
+        there=view.status if view is not None else "unknown",
     )
 
 

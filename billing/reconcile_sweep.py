@@ -14,8 +14,8 @@ from typing import Final, TypeAlias
 
 import structlog
 
-from billing import invoices as effects
 from billing.errors import PurserError, StripeMissing
+from billing.found import INVOICE, SUBSCRIPTION, Found, feed
 from billing.model import Invoice
 from billing.plans import Catalogue
 from billing.ports import StripeGateway
@@ -28,10 +28,10 @@ from billing.reconcile_rules import (
     subscription_difference,
     unsubscribed_difference,
 )
-from billing.store import invoices, sweeps, tenants
+from billing.store import sweeps, tenants
 from billing.store.sweeps import SweptSeats, SweptTenant, Unsubscribed, listed
 from billing.unit import Runtime, Unit
-from billing.views import InvoiceView, SubscriptionView
+from billing.views import InvoiceView, OpenStatus, SubscriptionView
 
 log = structlog.stdlib.get_logger("purser")
 
@@ -43,8 +43,9 @@ RESUME_WITHIN_S: Final = 3600
 """An older position is of another day's list: one begins anew. A restored backup has such a one."""
 OUR_PAGE: Final = 500
 """Rows of ours at a time: small enough that other writers wait some milliseconds at most."""
-LOOKS_MAX: Final = 100
-"""A dry run looks at so many ended subscriptions one by one, to say what became of them."""
+STATUSES: Final[tuple[OpenStatus, ...]] = ("draft", "open", "uncollectible")
+FED: Final = {"invoice": INVOICE, "subscription": SUBSCRIPTION}
+"""As which of Stripe's events a difference is handled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +72,15 @@ Visit: TypeAlias = Callable[[Sequence[SubscriptionView]], Awaitable[None]]
 
 @dataclass(slots=True)
 class Report:
-    """What a sweep came to: `resumed` if it went on where an earlier one stopped."""
+    """What a sweep came to: `resumed` if it went on where an earlier one stopped; `stuck` counts by
+    class (`billing.stuck`)."""
 
     subscriptions: int = 0
     invoices: int = 0
     differences: int = 0
     errors: int = 0
     resumed: bool = False
+    stuck: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +104,12 @@ class Sweep:
     rt: Runtime
     stripe: StripeGateway
     catalogue: Catalogue
+    livemode: bool
     dry_run: bool
     hear: Hear
     position: Position
     report: Report = field(default_factory=Report)
     _met: set[str] = field(default_factory=set)
-    _looks: int = 0
 
     async def run(self) -> Report:
         """All stages from where it stands. Raises the gateway's errors for a list that cannot be
@@ -202,20 +205,18 @@ class Sweep:
             after = rows[-1].pubkey
 
     async def _over(self, tenant: SweptTenant) -> None:
+        assert tenant.subscription_id is not None
         view: SubscriptionView | None = None
-        if self.dry_run and self._looks < LOOKS_MAX:
-            self._looks += 1
-            assert tenant.subscription_id is not None
-            try:
-                view = await self.stripe.subscription(tenant.subscription_id)
-            except StripeMissing:
-                view = None
-            except PurserError as error:
-                self._failed(tenant.pubkey, error)
-                return
-            if view is not None and not view.is_terminal:
-                # It was made while the list was read.
-                return
+        try:
+            view = await self.stripe.subscription(tenant.subscription_id)
+        except StripeMissing:
+            view = None
+        except PurserError as error:
+            self._failed(tenant.pubkey, error)
+            return
+        if view is not None and not view.is_terminal:
+            # It was made while the list was read.
+            return
         async with self.rt.unit() as unit:
             await self._put_right(unit, ended_difference(tenant, view))
 
@@ -242,13 +243,12 @@ class Sweep:
     async def _invoices(self) -> None:
         """Drafts before open ones: one that is finalized meanwhile is met at least once."""
         met: set[str] = set()
-        for status in ("draft", "open"):
+        for status in STATUSES:
             after: str | None = None
             while True:
                 page = await self.stripe.invoice_page(after, status=status)
                 met.update(view.id for view in page.rows)
-                for difference in await self._invoice_page(page.rows):
-                    await self._refresh(difference)
+                await self._invoice_page(page.rows)
                 self.report.invoices += len(page.rows)
                 self.hear(Progress("open invoices", self.report.invoices, 0))
                 after = page.after
@@ -256,17 +256,17 @@ class Sweep:
                     break
         await self._open_here(met)
 
-    async def _invoice_page(self, views: Sequence[InvoiceView]) -> list[Difference]:
+    async def _invoice_page(self, views: Sequence[InvoiceView]) -> None:
         async with self.rt.unit() as unit:
             known = await sweeps.tenants_of(unit.tx, (view.customer_id for view in views))
             ours = await sweeps.invoices_by_id(unit.tx, (view.id for view in views))
-        found: list[Difference] = []
-        for view in views:
-            tenant = known.get(view.customer_id)
-            if tenant is not None:
-                one = invoice_difference(ours.get(view.id), view, tenant.pubkey, tenant.name)
-                found += [] if one is None else [one]
-        return found
+            for view in views:
+                tenant = known.get(view.customer_id)
+                if tenant is not None:
+                    mine = ours.get(view.id)
+                    found = invoice_difference(mine, view, tenant.pubkey, tenant.name)
+                    if found is not None:
+                        await self._put_right(unit, found)
 
     async def _open_here(self, met: set[str]) -> None:
         """Open here and not listed: each is looked at, however old it is (K2)."""
@@ -294,36 +294,8 @@ class Sweep:
         else:
             difference = invoice_difference(invoice, view, invoice.tenant, "")
         if difference is not None:
-            await self._refresh(difference)
-
-    async def _refresh(self, difference: Difference) -> None:
-        """Read again just before it is stored: a webhook may have been quicker than the list."""
-        if self.dry_run:
-            self._count(difference)
-            return
-        assert difference.tenant is not None
-        try:
-            view = await self.stripe.invoice(difference.subject)
-        except StripeMissing:
             async with self.rt.unit() as unit:
-                known = await invoices.get(unit.tx, difference.subject)
-            if known is None:
-                return
-            view = effects.deleted_view(known)
-        except PurserError as error:
-            self._failed(difference.subject, error)
-            return
-        async with self.rt.unit() as unit:
-            self._count(difference)
-            invoice = await effects.refresh(unit, difference.tenant, view)
-            if invoice.status in ("draft", "open"):
-                await invoices.want_collection(unit.tx, invoice.id, due_at=unit.now)
-            await unit.record(
-                "reconcile.invoice",
-                tenant=difference.tenant,
-                subject=difference.subject,
-                what=difference.text,
-            )
+                await self._put_right(unit, difference)
 
     # --- what is done about it -------------------------------------------------------------------
 
@@ -332,9 +304,15 @@ class Sweep:
         if self.dry_run:
             return
         assert difference.tenant is not None
-        if difference.kind == "customer":
-            await tenants.adopt_customer(unit.tx, difference.tenant, difference.subject)
-        await tenants.want_sync(unit.tx, difference.tenant, due_at=unit.now)
+        match difference.kind:
+            case "invoice" | "subscription" as kind:
+                # The handler reads it again: a webhook may have been quicker than the list.
+                found = Found(FED[kind], difference.subject, str(self.position.sweep))
+                await feed(unit, found, livemode=self.livemode)
+            case _:
+                if difference.kind == "customer":
+                    await tenants.adopt_customer(unit.tx, difference.tenant, difference.subject)
+                await tenants.want_sync(unit.tx, difference.tenant, due_at=unit.now)
         await unit.record(
             f"reconcile.{difference.kind}",
             tenant=difference.tenant,

@@ -12,7 +12,7 @@ from billing.stripe_invoices import StripeInvoices
 from billing.stripe_lists import read
 from billing.stripe_session import OPERATION_KEY, options_for
 from billing.stripe_views import Raw, id_of
-from billing.views import CreditNoteView, DisputeView, RefundView
+from billing.views import CreditNoteView, DisputeView, RefundView, Trace, TraceKind
 
 if TYPE_CHECKING:
     from stripe.params import CreditNoteCreateParams, RefundCreateParams
@@ -68,6 +68,10 @@ def dispute_view(raw: Raw) -> DisputeView:
         customer_id=id_of(intent.get("customer")) if isinstance(intent, dict) else None,
         evidence_due_at=details.get("due_by"),
     )
+
+
+def _trace(kind: TraceKind, raw: Raw) -> Trace:
+    return Trace(kind, str(raw["id"]), str(raw.get("status") or "pending"))
 
 
 def _operation(raw: Raw) -> str | None:
@@ -184,6 +188,12 @@ class StripeRefunds(StripeInvoices):
             invoice_id, _PAY, lambda: self._v1.credit_notes.create_async(params, options)
         )
         return read(invoice_id, credit_note_view, raw)
+
+    async def traces_since(self, kind: TraceKind, since: int) -> Sequence[Trace]:
+        """See `StripeGateway.traces_since`: one request for every 100."""
+        path = f"/v1/{kind}s"
+        rows = self._lists.each(path, CallClass.SWEEP, created={"gte": since})
+        return [read(path, lambda raw: _trace(kind, raw), raw) async for raw in rows]
 
     async def dispute(self, dispute_id: str) -> DisputeView:
         """Re-fetched, with whose payment it was."""

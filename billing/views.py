@@ -155,6 +155,18 @@ class EventPage:
     more: bool
 
 
+TraceKind: TypeAlias = Literal["refund", "dispute", "credit_note"]
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """That money went back, as a list shows it: enough to have it read again by its id."""
+
+    kind: TraceKind
+    id: str
+    status: str
+
+
 @dataclass(frozen=True, slots=True)
 class RefundView:
     """Money that went back to a card. `status`: pending, requires_action, succeeded, failed,

@@ -281,7 +281,7 @@ def _build_workers(core: Core) -> Workers:
         email_domain=config.stripe.email_domain,
         provision=provision,
     )
-    reconciler = Reconciler(rt, stripe, core.catalogue)
+    reconciler = Reconciler(rt, stripe, core.catalogue, livemode=config.livemode)
     return Workers(
         events=EventWorker(
             rt, Handlers(rt, stripe), livemode=config.livemode, account=config.stripe.account

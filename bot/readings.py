@@ -47,6 +47,20 @@ class Readings:
             kind="counter",
         )
         yield Reading("purser_due", "What is due now, by kind of work.", self._due, "work")
+        reconciler = parts.workers.reconciler
+        yield Reading(
+            "purser_reconcile",
+            "Sweeps of Stripe's lists since the start, differences found, errors.",
+            {name: float(reconciler.counts[name]) for name in ("sweeps", "differences", "errors")},
+            "what",
+            "counter",
+        )
+        yield Reading(
+            "purser_stuck",
+            "What was older than it may get at the last sweep, by kind.",
+            {name: float(count) for name, count in reconciler.stuck.counts.items()},
+            "kind",
+        )
         yield Reading(
             "purser_dead_letters",
             "Stripe events that were given up: see purser events --failed.",

@@ -109,3 +109,9 @@ async def known_hashes(tx: Tx, hashes: Iterable[str]) -> set[str]:
     """Which of these payment hashes have a payment request."""
     rows = await tx.fetch_all(_Name, "reconcile.known_hashes", ids=listed(hashes))
     return {row.name for row in rows}
+
+
+async def customers_here(tx: Tx) -> list[str]:
+    """Every customer that a tenant has."""
+    rows = await tx.fetch_all(_Name, "reconcile.customers_here")
+    return [row.name for row in rows]

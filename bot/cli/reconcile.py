@@ -12,11 +12,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from billing.stuck import CLASSES
 from bot.cli.common import ConfigOption, Exit, JsonOption, load, out, print_json, run_async
 from bot.config import Config
 from bot.control import Hear, Json
 from bot.logs import redact
 from bot.nostr.nip19 import npub_encode
+
+SAID = ("subscriptions", "invoices", "resumed", "stuck")
+"""What of the report stands beside the differences, for programs."""
 
 
 def reconcile(
@@ -37,7 +41,7 @@ def reconcile(
                 "dry_run": dry_run,
                 "differences": found.differences,
                 "errors": found.failures,
-                **{name: found.report[name] for name in ("subscriptions", "invoices", "resumed")},
+                **{name: found.report[name] for name in SAID},
             }
         )
     else:
@@ -111,6 +115,10 @@ def _print(found: Found, dry_run: bool) -> None:
     for failure in found.failures:
         what = escape(redact(f"{failure['subject']}: {failure['error']}"))
         console.print(f"[yellow]not compared[/yellow]  {what}")
+    for kind in CLASSES:
+        count = found.report["stuck"].get(kind.name, 0)
+        if count:
+            console.print(f"[yellow]{count}[/yellow] {kind.says}")
     console.print(_last_line(found, dry_run))
 
 

@@ -46,9 +46,18 @@ DEFECTS = {
         "money changes left no audit line",
         f"{BOOKS}/test_books_audit.py::test_c20_after_each_story_books_stripe_and_wallet_agree",
     ),
+    "C21": (
+        "nobody could see what was stuck",
+        f"{BOOKS}/test_stuck.py::test_c21_in_a_healthy_world_nothing_is_stuck",
+    ),
     "C23": (
         "no check of the wallet's methods or budget",
         f"{BOOKS}/test_c23_preflight.py::test_c23_the_report_of_a_wallet_is_one_message",
+    ),
+    "C24": (
+        "a dead worker stayed dead until the restart",
+        "tests/unit/supervise/test_supervise.py"
+        "::test_c24_a_dead_worker_is_restarted_with_growing_pauses_and_operators_are_told_once",
     ),
     "C25": (
         "the first invoice expired, the relay stayed on and was ordered anew: free hosting",
@@ -102,8 +111,6 @@ IN_WORK = {
     *("C8", "C10", "C14", "C19", "C29", "C30", "K5", "K7", "K8"),
     # plan changes
     *("C9", "C11", "C15", "C17", "K4", "K6", "K9", "K11"),
-    # reconcile
-    *("C21", "C24"),
     # refunds, restore and races
     *("C1", "C2", "C3", "C12", "C13", "C22", "C26", "K12"),
 }

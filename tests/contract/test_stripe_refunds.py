@@ -7,6 +7,7 @@ import pytest
 
 from billing.errors import StripeMissing, StripeRejected
 from tests.contract.test_stripe_gateway import (
+    DAY_S,
     EmbeddedStage,
     FakeStage,
     Stage,
@@ -114,17 +115,20 @@ async def test_a_note_stands_for_a_refund_and_moves_nothing(stage: Stage) -> Non
         )
 
 
+async def open_dispute(stage: Stage, invoice_id: str) -> str:
+    if isinstance(stage, FakeStage):
+        return stage.fake.open_dispute(invoice_id).id
+    assert isinstance(stage, EmbeddedStage)
+    (intent,) = stage.stripe.world.table("payment_intent")
+    auth = {"Authorization": f"Bearer {stage.stripe.api_key}"}
+    async with httpx.AsyncClient(base_url=stage.stripe.base_url, headers=auth) as http:
+        opened = await http.post(f"/sandbox/payment_intents/{intent}/dispute", json={})
+        return str(opened.raise_for_status().json()["id"])
+
+
 async def test_a_dispute_is_read_with_its_customer_and_its_last_day(stage: Stage) -> None:
     invoice_id = await by_card(stage)
-    if isinstance(stage, FakeStage):
-        dispute_id = stage.fake.open_dispute(invoice_id).id
-    else:
-        assert isinstance(stage, EmbeddedStage)
-        (intent,) = stage.stripe.world.table("payment_intent")
-        auth = {"Authorization": f"Bearer {stage.stripe.api_key}"}
-        async with httpx.AsyncClient(base_url=stage.stripe.base_url, headers=auth) as http:
-            opened = await http.post(f"/sandbox/payment_intents/{intent}/dispute", json={})
-            dispute_id = opened.raise_for_status().json()["id"]
+    dispute_id = await open_dispute(stage, invoice_id)
     view = await stage.gateway.dispute(dispute_id)
     assert (view.amount_minor, view.status) == (400, "needs_response")
     assert view.evidence_due_at is not None
@@ -136,3 +140,20 @@ async def test_what_is_not_there_is_missing(stage: Stage) -> None:
     for call in (stage.gateway.refund, stage.gateway.credit_note, stage.gateway.dispute):
         with pytest.raises(StripeMissing):
             await call("nothing_1")
+
+
+async def test_what_went_back_is_listed_since_a_time_whoever_ordered_it(stage: Stage) -> None:
+    invoice_id = await by_card(stage)
+    refund = await stage.gateway.create_refund(op(), invoice_id=invoice_id, amount_minor=100)
+    note = await stage.gateway.create_credit_note(
+        op(), invoice_id=invoice_id, amount_minor=100, part="card", refund_id=refund.id, memo=""
+    )
+    dispute_id = await open_dispute(stage, invoice_id)
+    begun = stage.now()
+    wanted = {"refund": refund.id, "credit_note": note.id, "dispute": dispute_id}
+    states = {"refund": "succeeded", "credit_note": "issued", "dispute": "needs_response"}
+    for kind, made in wanted.items():
+        (trace,) = await stage.gateway.traces_since(kind, begun - DAY_S)
+        assert (trace.kind, trace.id, trace.status) == (kind, made, states[kind])
+        await stage.advance(2 * DAY_S)
+        assert list(await stage.gateway.traces_since(kind, stage.now() - DAY_S)) == []

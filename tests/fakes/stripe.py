@@ -37,6 +37,7 @@ from tests.fakes.stripe_cards import FakeCards
 from tests.fakes.stripe_refunds import FakeRefunds
 
 T = TypeVar("T")
+EVENTS_KEPT_S = 30 * 86400
 Hook = Callable[[str, Mapping[str, Any]], "Awaitable[None] | None"]
 
 
@@ -598,7 +599,8 @@ class FakeStripe(FakeRefunds, FakeCards):
 
     async def events_after(self, cursor: str | None, since: int) -> EventPage:
         def body() -> EventPage:
-            events = self.books.events
+            kept_from = self.books.now - EVENTS_KEPT_S
+            events = [event for event in self.books.events if event.created_at >= kept_from]
             if cursor is None:
                 rest = [event for event in events if event.created_at >= since]
             else:

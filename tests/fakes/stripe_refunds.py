@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from billing.errors import StripeMissing, StripeRejected
 from billing.refund_ports import NotePart
-from billing.views import CreditNoteView, DisputeView, RefundView
+from billing.views import CreditNoteView, DisputeView, RefundView, Trace, TraceKind
 from tests.fakes.stripe_books import Books, Invoice
 
 T = TypeVar("T")
@@ -40,6 +40,7 @@ class FakeRefunds:
         self.refunds: dict[str, RefundView] = {}
         self.notes: dict[str, CreditNoteView] = {}
         self.disputes: dict[str, DisputeView] = {}
+        self.made_at: dict[str, int] = {}
 
     def _pick(self, table: Mapping[str, T], subject: str) -> T:
         if subject not in table:
@@ -83,6 +84,7 @@ class FakeRefunds:
         self._tell("charge.dispute.closed", dispute_id, "dispute", found.customer_id)
 
     def _tell(self, event: str, subject: str, kind: str, customer_id: str | None) -> None:
+        self.made_at.setdefault(subject, self.books.now)
         self.books.tell_of(event, {"id": subject, "object": kind, "customer": customer_id})
 
     # --- the port -----------------------------------------------------------------------------
@@ -199,6 +201,20 @@ class FakeRefunds:
 
         arguments = {"invoice_id": invoice_id, "amount_minor": amount_minor, "part": part}
         return await self._write("create_credit_note", operation_id, arguments, body)
+
+    async def traces_since(self, kind: TraceKind, since: int) -> Sequence[Trace]:
+        def body() -> Sequence[Trace]:
+            found: list[Trace] = []
+            if kind == "refund":
+                found = [Trace(kind, v.id, v.status) for v in self.refunds.values()]
+            elif kind == "dispute":
+                found = [Trace(kind, v.id, v.status) for v in self.disputes.values()]
+            else:
+                issued = {True: "issued", False: "void"}
+                found = [Trace(kind, v.id, issued[v.is_issued]) for v in self.notes.values()]
+            return [trace for trace in reversed(found) if self.made_at[trace.id] >= since]
+
+        return await self._call("traces_since", {"kind": kind, "since": since}, body)
 
     async def dispute(self, dispute_id: str) -> DisputeView:
         return await self._call(

@@ -124,8 +124,8 @@ SELECT * FROM invoices WHERE id IN (SELECT value FROM json_each(:ids))
 SELECT * FROM invoices WHERE id IN (SELECT jsonb_array_elements_text(CAST(CAST(:ids AS TEXT) AS JSONB)))
 
 -- name: open_here
--- What is a draft or open here, by id.
-SELECT * FROM invoices WHERE status IN ('draft', 'open') AND id > :after
+-- What can still be paid here, as far as we know, by id.
+SELECT * FROM invoices WHERE status IN ('draft', 'open', 'uncollectible') AND id > :after
 ORDER BY id LIMIT :count
 
 -- name: unended_here
@@ -159,3 +159,22 @@ WHERE payment_hash IN (SELECT value FROM json_each(:ids))
 -- The same, in its own words for a JSON list.
 SELECT payment_hash AS name FROM payment_requests
 WHERE payment_hash IN (SELECT jsonb_array_elements_text(CAST(CAST(:ids AS TEXT) AS JSONB)))
+
+-- name: waiting_event
+-- Whether an event of this type about this object waits for its handler.
+SELECT COUNT(*) FROM inbox_events
+WHERE object_id = :object_id AND type = :type AND handled_at IS NULL AND next_try_at IS NOT NULL
+
+-- name: collect_all_open
+-- After a long absence: a card may have come, a balance may have grown.
+UPDATE invoices
+SET collect_due_at = CASE
+        WHEN collect_due_at IS NULL OR collect_due_at > :now THEN CAST(:now AS BIGINT)
+        ELSE collect_due_at
+    END,
+    collect_wishes = collect_wishes + 1
+WHERE status IN ('draft', 'open')
+
+-- name: customers_here
+-- Every customer that a tenant has.
+SELECT customer_id AS name FROM tenants WHERE customer_id IS NOT NULL ORDER BY customer_id

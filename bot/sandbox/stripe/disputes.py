@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bot.sandbox.stripe.errors import Obj, invalid
-from bot.sandbox.stripe.registry import Call, operation
+from bot.sandbox.stripe.registry import Call, operation, page, within
 from bot.sandbox.stripe.world import DAY_S, World
 
 
@@ -52,3 +52,20 @@ def close_dispute(world: World, dispute: Obj, status: str) -> Obj:
 def retrieve(call: Call) -> Obj:
     """One dispute."""
     return call.world.get("dispute", call.ids["dispute"], "dispute")
+
+
+@operation(
+    "GET", "/v1/disputes", "DisputeListParams", "charge created payment_intent", listing=True
+)
+def list_all(call: Call) -> Obj:
+    """Newest first."""
+    return page(
+        call,
+        (
+            d
+            for d in call.world.newest("dispute")
+            if call.get("payment_intent") in (None, d["payment_intent"])
+            and call.get("charge") in (None, d["charge"])
+            and within(d["created"], call.get("created"))
+        ),
+    )

@@ -231,6 +231,7 @@ async def test_an_invoice_that_cannot_be_read_is_counted_and_left_as_it_is(world
     assert [i.status for i in await world.invoices()] == ["open"]
     world.stripe.before = lambda name, arguments: None
     await world.reconciler.sweep()
+    await world.events.run_once(world.clock.now())
     assert [i.status for i in await world.invoices()] == ["void"]
 
 
@@ -243,6 +244,7 @@ async def test_k2_an_invoice_of_any_age_is_looked_at(world: World) -> None:
     await world.lease.take()
     assert world.stripe.books.invoices[invoice.id].status == "open"
     await world.reconciler.run_once(world.clock.now())
+    await world.events.run_once(world.clock.now())
     assert [i.status for i in await world.invoices()] == ["void"]
 
 
