@@ -37,12 +37,16 @@ def back_off_s(attempts: int) -> int:
     return int(min(FIRST_RETRY_S * 2 ** min(attempts, 10), LAST_RETRY_S))
 
 
-async def tell_again(unit: Unit) -> int:
-    """Have every living relay applied once more, whatever this database believes that the relay
-    host knows; returns how many. After a restored backup, or a relay host that lost its state."""
-    count = await unit.tx.execute("relays.tell_again", now=unit.now)
+async def tell_again(unit: Unit, relay: str | None = None) -> int:
+    """Have every living relay applied once more, or one (id or name), whatever this database
+    believes that the relay host knows; returns how many. After a restored backup, or a relay host
+    that lost its state. What waits to be told anyway is not counted."""
+    if relay is None:
+        count = await unit.tx.execute("relays.tell_again", now=unit.now)
+    else:
+        count = await unit.tx.execute("relays.tell_again_one", relay=relay, now=unit.now)
     if count:
-        await unit.record("relays.told_again", count=count)
+        await unit.record("relays.told_again", subject=relay, count=count)
     return count
 
 

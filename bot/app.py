@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
@@ -11,9 +10,10 @@ from typing import Final, Protocol
 import structlog
 
 from billing.errors import ConfigurationWrong, PurserError
+from billing.inbox import Reason
+from billing.lag import LagWatch
 from billing.lease import RENEW_EVERY_S
 from billing.rebuild import Gated
-from billing.store.migrate import migrate
 from billing.store.open import open_engine
 from bot.build import Parts, build
 from bot.config import Config
@@ -24,6 +24,7 @@ from bot.nostr.filters import Filter
 from bot.nostr.identity import BotProfile, identity_events
 from bot.nostr.pool import Lease as RelayLease
 from bot.readings import Readings
+from bot.start import own_database
 from bot.supervise import Phase, Supervisor, Worker, periodic, service, stop_on_signals
 from bot.systemd import Systemd
 
@@ -43,10 +44,11 @@ PREFLIGHT_S: Final = 60.0
 DUNNING_S: Final = 30.0
 """Steps are days apart; payments and delivered messages wake it."""
 READINGS_S: Final = 15.0
+LAG_S: Final = 30.0
+"""How soon it is noticed that a queue ran over, or that the machine has slept."""
 RESEAL_S: Final = 5.0
 """Until everything is sealed with the first vault key; then it looks at nothing any more."""
 CLOCK_POLL_S: Final = 0.5
-LEASE_WAIT_S: Final = 2.0
 READY_WITHIN_S: Final = 60.0
 READY_LOOK_S: Final = 0.2
 OPEN_WAIT_S: Final = 5.0
@@ -74,16 +76,21 @@ class App:
             port=parts.core.config.http.port,
             trusted_proxies=parts.core.config.http.trusted_proxies,
         )
-        self._rebuilt = asyncio.Event()
+        self._look_now = asyncio.Event()
         self._inbox_since = 0
         self._inbox_leases: list[RelayLease] = []
 
     async def run(self) -> None:
         """Until `stop` is set or the lease is lost."""
-        if not await self._take_lease():
+        parts = self.parts
+        try:
+            ours = await own_database(parts.core.engine, parts.core.lease, self.stop)
+        except BaseException:
+            await self._close()
+            raise
+        if not ours:
             await self._close()
             return
-        parts = self.parts
         await self._check_account()
         if parts.core.config.payee.nwc is not None:
             await parts.core.book.configure_payee(parts.core.config.payee.nwc.get_secret_value())
@@ -122,19 +129,6 @@ class App:
         systemd.stopping()
 
     # --- start ----------------------------------------------------------------------------------
-
-    async def _take_lease(self) -> bool:
-        """False: told to stop before the lease was free."""
-        waited = False
-        while not await self.parts.core.lease.take():
-            if not waited:
-                log.warning("lease.waiting", what="another instance is active on this database")
-                waited = True
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.stop.wait(), LEASE_WAIT_S)
-            if self.stop.is_set():
-                return False
-        return True
 
     async def _check_account(self) -> None:
         """The key must belong to the account and mode that the configuration names."""
@@ -178,10 +172,19 @@ class App:
             self._worker("reseal", parts.workers.resealer, RESEAL_S, wakes=False),
             self._worker("retention", parts.workers.retention, SWEEP_S, wakes=False),
             self._worker("readings", self.readings, READINGS_S, wakes=False),
-            self._gated("reconcile", parts.workers.reconciler, RECONCILE_S, wake=self._rebuilt),
+            self._gated("reconcile", parts.workers.reconciler, RECONCILE_S, wake=self._look_now),
+            self._worker("lag", self._lag_watch(), LAG_S, wakes=False),
             self._periodic("identity", self._publish_identity, IDENTITY_S),
             *self._sandbox_workers(),
         ]
+
+    def _lag_watch(self) -> LagWatch:
+        intake = self.parts.intake
+
+        def overflowed() -> int:
+            return intake.inbox.counts[Reason.OVERLOADED] + intake.inbound.dropped
+
+        return LagWatch(self.parts.core.rt, overflowed, self._look_now.set)
 
     def _preflight(self) -> list[Worker]:
         if "nwc" not in self.parts.core.config.collection.rails:
@@ -222,7 +225,7 @@ class App:
             if is_first:
                 self.supervisor.done("rebuild")
                 # The workers that waited look at once.
-                self._rebuilt.set()
+                self._look_now.set()
                 self.parts.core.rt.wakeups.changed()
 
         return self._periodic("rebuild", run_once, REBUILD_S)
@@ -372,7 +375,6 @@ async def run_app(
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     engine = await open_engine(config.store_url)
     try:
-        await migrate(engine)
         parts = build(config, engine)
         app = App(parts)
         app.supervisor.add(also(parts))

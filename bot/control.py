@@ -62,6 +62,10 @@ class Operator(Protocol):
         {subscriptions, invoices, differences, errors, resumed}."""
         ...
 
+    async def apply_relays(self, relay: str | None) -> Json:
+        """Have the relay host told again of one relay (id or name), or of all: {told}."""
+        ...
+
     async def resolve(self, thing: str, *, settled: bool, reason: str) -> Json:
         """Decide a payment request in place of a wallet that is gone (M2)."""
         ...
@@ -110,6 +114,7 @@ CALLS: Final[Mapping[str, Call]] = {
     "reconcile": lambda operator, args: operator.reconcile(
         dry_run=bool(args["dry_run"]), hear=args["hear"]
     ),
+    "apply_relays": lambda operator, args: operator.apply_relays(args["relay"]),
     "resolve": lambda operator, args: operator.resolve(
         str(args["thing"]), settled=args["settled"] is True, reason=str(args["reason"])
     ),
@@ -235,6 +240,10 @@ class RemoteOperator:
 
     async def reconcile(self, *, dry_run: bool, hear: Hear) -> Json:
         found: Json = await self._ask("reconcile", hear, dry_run=dry_run)
+        return found
+
+    async def apply_relays(self, relay: str | None) -> Json:
+        found: Json = await self._ask("apply_relays", relay=relay)
         return found
 
     async def resolve(self, thing: str, *, settled: bool, reason: str) -> Json:

@@ -10,13 +10,14 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 from billing.lease import LEASE_S
-from billing.model import PaymentRequest, RequestState
+from billing.model import PaymentRequest, RelayState, RequestState
 from billing.observations import resolve_by_operator
 from billing.ports import RelayAnswer
 from billing.reconcile import Reconciler
 from billing.reconcile_rules import Difference
 from billing.reconcile_sweep import Failure, Heard, Progress
-from billing.store import payments
+from billing.relays import tell_again
+from billing.store import payments, tenants
 from billing.store.engine import Tx
 from billing.store.migrate import require_current
 from billing.store.open import open_engine
@@ -65,6 +66,21 @@ class LocalOperator:
             hear({HEARD[type(heard)]: asdict(heard)})
 
         return asdict(await self.reconciler.sweep(dry_run=dry_run, hear=tell))
+
+    async def apply_relays(self, relay: str | None) -> Json:
+        """See `Operator`; raises `ControlRefused` for a relay that is not there to be told of."""
+        async with self.core.rt.unit() as unit:
+            if relay is not None:
+                known = await tenants.relay(unit.tx, relay)
+                known = known or await tenants.living_relay_named(unit.tx, relay)
+                if known is None:
+                    raise ControlRefused(f"there is no relay {relay}")
+                if known.state in (RelayState.PENDING_PAYMENT, RelayState.ENDED):
+                    raise ControlRefused(
+                        f"relay {known.name} is {known.state.value}: the relay host has nothing of"
+                        " it to be told"
+                    )
+            return {"told": await tell_again(unit, relay)}
 
     async def resolve(self, thing: str, *, settled: bool, reason: str) -> Json:
         """See `Operator`; raises `ControlRefused` with what stands against it."""

@@ -19,6 +19,7 @@ from bot.cli import (
     operate,
     reconcile,
     refunds,
+    relays,
     run,
     sandbox,
     store,
@@ -51,6 +52,7 @@ app.command(rich_help_panel=_CARE)(books.export)
 app.command(rich_help_panel=_CARE)(refunds.refund)
 app.command(rich_help_panel=_CARE)(refunds.credit)
 app.command(rich_help_panel=_CARE)(messages.dm)
+app.command(rich_help_panel=_LOOK)(relays.relays)
 for command in tables.COMMANDS:
     app.command(rich_help_panel=_LOOK)(command)
 app.add_typer(events.events_app, name="events", rich_help_panel=_LOOK)

@@ -1,4 +1,4 @@
-"""`purser tenants|relays|invoices|messages` and `show`: what the accounts say."""
+"""`purser tenants|invoices|messages` and `show`: what the accounts say."""
 
 from __future__ import annotations
 
@@ -50,15 +50,7 @@ def tenants(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         "npub", "name", "subscription_status", "period_end", "relays", "owes", "payer",
         "created_at",
     )  # fmt: skip
-    _table(load(config), columns, queries.tenants, as_json)
-
-
-def relays(
-    config: ConfigOption = None, tenant: TenantOption = None, as_json: JsonOption = False
-) -> None:
-    """The hosted relays, and whether the relay host has caught up."""
-    columns = ("name", "plan", "state", "synced", "sync_error", "stops_at", "npub", "id")
-    _table(load(config), columns, queries.relays, as_json, tenant)
+    table(load(config), columns, queries.tenants, as_json)
 
 
 def invoices(
@@ -69,7 +61,7 @@ def invoices(
 ) -> None:
     """Stripe's invoices as last seen, and how they were paid."""
     columns = ("id", "status", "total", "remaining", "paid_by", "created_at", "paid_at", "npub")
-    _table(load(config), columns, queries.invoices, as_json, tenant, limit)
+    table(load(config), columns, queries.invoices, as_json, tenant, limit)
 
 
 def payments(
@@ -82,7 +74,7 @@ def payments(
     columns = (
         "id", "invoice_id", "rail", "state", "attempt", "outcome", "amount", "fiat", "at", "npub",
     )  # fmt: skip
-    _table(
+    table(
         load(config),
         columns,
         lambda tx: queries.payments(tx, MANY if tenant else limit),
@@ -96,13 +88,13 @@ def payments(
 def events(config: ConfigOption, limit: int, as_json: bool, *, failed: bool) -> None:
     """Stripe's events as received, newest first, and whether they are handled."""
     columns = ("event_id", "type", "object_id", "state", "attempts", "error", "received_at")
-    _table(load(config), columns, lambda tx: queries.events(tx, limit, failed=failed), as_json)
+    table(load(config), columns, lambda tx: queries.events(tx, limit, failed=failed), as_json)
 
 
 def rejected(config: ConfigOption, limit: int, as_json: bool) -> None:
     """Deliveries that were not believed, newest first."""
     columns = ("at", "reason", "remote", "body_bytes", "user_agent", "headers")
-    _table(load(config), columns, lambda tx: queries.rejected(tx, limit), as_json)
+    table(load(config), columns, lambda tx: queries.rejected(tx, limit), as_json)
 
 
 def messages(
@@ -113,7 +105,7 @@ def messages(
 ) -> None:
     """What was said to whom, newest first, and whether a relay said OK."""
     columns = ("seq", "kind", "state", "relays", "attempts", "created_at", "delivered_at", "npub")
-    _table(
+    table(
         load(config),
         columns,
         lambda tx: queries.messages(tx, MANY if tenant else limit),
@@ -132,7 +124,7 @@ def refunds(
 ) -> None:
     """Refunds and credits, newest first: pending, in flight, done or failed."""
     columns = ("id", "state", "way", "amount", "invoice_id", "npub", "created_at", "problem")
-    _table(
+    table(
         load(config),
         columns,
         lambda tx: queries.refunds(tx, MANY if tenant else limit),
@@ -143,7 +135,7 @@ def refunds(
     )
 
 
-COMMANDS: Final = (tenants, relays, invoices, refunds, messages)
+COMMANDS: Final = (tenants, invoices, refunds, messages)
 
 
 def show(
@@ -181,7 +173,7 @@ def show(
         console.print(f"[dim]{when(entry.at)}[/dim]  [bold]{escape(entry.what)}[/bold]  {text}")
 
 
-def _table(
+def table(
     config: Config,
     columns: Sequence[str],
     read: Callable[[Tx], Awaitable[list[Row]]],

@@ -106,6 +106,13 @@ UPDATE hosted_relays
 SET applied_rev = wanted_rev - 1, sync_due_at = :now, sync_attempts = 0
 WHERE state IN ('active', 'limited', 'stopped') AND wanted_rev = applied_rev
 
+-- name: tell_again_one
+-- The same for one relay, by its id or by its name while it lives.
+UPDATE hosted_relays
+SET applied_rev = wanted_rev - 1, sync_due_at = :now, sync_attempts = 0
+WHERE (id = :relay OR name = :relay) AND state IN ('active', 'limited', 'stopped')
+    AND wanted_rev = applied_rev
+
 -- name: sync_failed
 -- Try again later.
 UPDATE hosted_relays

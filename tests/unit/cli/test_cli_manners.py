@@ -119,3 +119,9 @@ def test_wal_reset_bug_by_version(version: tuple[int, ...], has_bug: bool) -> No
     verdict, text = sqlite_status(version)
     assert verdict is Verdict.OK
     assert ("has the WAL-reset bug" in text) is has_bug
+
+
+def test_relays_are_applied_by_name_or_all_but_not_by_accident() -> None:
+    for words in (["alice"], ["--all"], ["--apply"], ["alice", "--apply", "--all"]):
+        done = purser("relays", *words)
+        assert done.exit_code == 2, words

@@ -40,6 +40,10 @@ class Recorder:
         hear({"difference": {"text": "a – b"}})
         return {"differences": 1}
 
+    async def apply_relays(self, relay: str | None) -> Json:
+        self.asked.append(relay)
+        return {"told": 1}
+
     async def resolve(self, thing: str, *, settled: bool, reason: str) -> Json:
         self.asked.append((thing, settled, reason))
         raise ControlRefused("not yet")

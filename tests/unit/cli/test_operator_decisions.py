@@ -197,3 +197,24 @@ async def test_c18_a_refund_is_opened_with_its_amount_read_in_the_invoices_curre
         await operator.refund(request.invoice_id, amount="1.00", **wish)
     (line,) = await audit(world, "refund.pending")
     assert line["reason"] == "two weeks down"
+
+
+async def test_a_relay_host_that_lost_its_state_is_told_again(world: World) -> None:
+    await order(world)
+    (request,) = await world.requests()
+    world.payee.down = False
+    world.payee.settle(request.payment_hash)
+    await world.pass_time(60, step=30)
+    operator = LocalOperator(cast(Core, SimpleNamespace(rt=world.rt)), world.reconciler)
+    (relay,) = await world.relays()
+    for named in (None, relay.id, relay.name):
+        world.host.relays.clear()
+        said = len(await world.messages())
+        assert await operator.apply_relays(named) == {"told": 1}
+        assert await operator.apply_relays(named) == {"told": 0}
+        await world.settle_down()
+        assert world.host.is_up(relay.id)
+        assert len(await world.messages()) == said
+    with pytest.raises(ControlRefused, match="no relay nobody"):
+        await operator.apply_relays("nobody")
+    assert len(await audit(world, "relays.told_again")) == 3
