@@ -7,7 +7,14 @@ from typing import Final
 
 from billing.desk import Command, Desk, answer
 from billing.dunning import Policy
-from billing.model import AttemptState, Invoice, PaymentRequest, RelayState, RequestState
+from billing.model import (
+    AttemptState,
+    HostedRelay,
+    Invoice,
+    PaymentRequest,
+    RelayState,
+    RequestState,
+)
 from billing.outlook import next_for
 from billing.rails.choice import SHOW_LEFT_S
 from billing.store import cards, invoices, payments, tenants
@@ -105,6 +112,7 @@ class Accounts:
             owed = await invoices.open_of_tenant(unit.tx, command.sender)
             payer = await tenants.payer_of(unit.tx, command.sender)
             comes = await next_for(unit, command.sender, self.policy)
+            renewed = [r.is_renewed and await invoices.of_relay(unit.tx, r.id) for r in relays]
             counts: dict[str, int] = {}
             for relay in relays:
                 if relay.state is not RelayState.ENDED:
@@ -116,6 +124,8 @@ class Accounts:
                 relays=counts,
                 subscription=tenant.subscription_status,
                 period_end=tenant.period_end,
+                renews=any(renewed),
+                stops=[{"name": r.name, "at": r.stops_at} for r in relays if _is_stopping(r)],
                 owed=[_row(invoice) for invoice in owed[:LISTED]],
                 overdue=bool(comes),
                 coming=comes.get("coming"),
@@ -133,6 +143,11 @@ async def _card_name(unit: Unit, tenant: str) -> str | None:
     if card is None or card.method_id is None:
         return None
     return f"{(card.brand or 'card').capitalize()} …{card.last4 or '????'}"
+
+
+def _is_stopping(relay: HostedRelay) -> bool:
+    is_over = relay.state is RelayState.ENDED
+    return not is_over and relay.stop_requested_at is not None and relay.stops_at is not None
 
 
 def _can_be_shown_again(request: PaymentRequest, now: int) -> bool:

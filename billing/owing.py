@@ -1,4 +1,4 @@
-"""Money that was proven and can not become credit, because its tenant has no customer (M9)."""
+"""Money that was proven and cannot become credit, because its tenant has no customer (M9)."""
 
 from __future__ import annotations
 

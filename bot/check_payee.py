@@ -60,7 +60,7 @@ def _methods(info: WalletInfo) -> Told:
         return ("payee", "failed", text)
     extra = "" if "list_transactions" in info.methods else "; without list_transactions late money"
     extra += " is found by look-ups only" if extra else ""
-    return ("payee", "ok", f"receives and can not pay, {info.encryption}{extra}")
+    return ("payee", "ok", f"receives and cannot pay, {info.encryption}{extra}")
 
 
 def _kind(config: Config) -> Told:

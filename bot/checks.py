@@ -155,7 +155,7 @@ def _new_database(path: Path) -> Finding | None:
         place = place.parent
     if os.access(place, os.W_OK | os.X_OK):
         return Finding("database", Verdict.OK, f"{path} will be made at the first start")
-    return Finding("database", Verdict.FAILED, f"{place} can not be written to; chown it")
+    return Finding("database", Verdict.FAILED, f"{place} cannot be written to; chown it")
 
 
 async def _bot(bench: Bench) -> list[Finding]:

@@ -49,7 +49,7 @@ PLAN_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 
 
 class ConfigError(Exception):
-    """The configuration can not be used; `problems` has one line for each reason."""
+    """The configuration cannot be used; `problems` has one line for each reason."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -252,6 +252,8 @@ def _explain(where: str, model: type[BaseModel], error: ValidationError) -> Iter
             yield path, _unknown("key", str(detail["loc"][-1]), list(owner.model_fields))
         elif kind == "missing":
             yield path, f"is missing. {description}"
+        elif kind == "too_short":
+            yield path, f"is empty. {description}"
         elif kind == "string_pattern_mismatch":
             yield path, f"is written otherwise. {description}"
         else:

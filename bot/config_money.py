@@ -98,7 +98,7 @@ class StripeSection(Section):
 
 
 class PayeeSection(Section):
-    """[payee]: the operator's own wallet, which receives and can not spend."""
+    """[payee]: the operator's own wallet, which receives and cannot spend."""
 
     nwc: SecretStr | None = setting(
         "A receive-only connection, nostr+walletconnect://…; better in nwc_file.",

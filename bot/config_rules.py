@@ -233,7 +233,7 @@ def _dunning(dunning: DunningSection) -> Found:
         if after.day <= before.day:
             yield "dunning.steps", f"day {after.day} follows day {before.day}; sort them, one a day"
         if order.index(after.action) < order.index(before.action):
-            yield "dunning.steps", f"{after.action} can not follow {before.action}"
+            yield "dunning.steps", f"{after.action} cannot follow {before.action}"
     if [step.day for step in dunning.steps if step.action == "due"] != [0]:
         yield "dunning.steps", 'needs exactly one { day = 0, action = "due" }'
     try:

@@ -101,7 +101,7 @@ def create_app(inbox: WebhookInbox, supervisor: Supervisor, metrics: Metrics) ->
     """The ASGI app.
 
     `POST /webhooks/stripe`: 200 after the durable commit, 400/413 for what is refused, 503 when it
-    can not be stored now. `GET /healthz`: 200 while the loop turns. `GET /readyz`: 200 or 503 with
+    cannot be stored now. `GET /healthz`: 200 while the loop turns. `GET /readyz`: 200 or 503 with
     {"ready": bool, "waiting_for": [text]}. `GET /metrics`: Prometheus text.
     """
 

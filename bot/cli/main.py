@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -65,6 +66,20 @@ if find_spec("nostr_sdk") is not None:  # the extra "sandbox", which a server do
     from bot.cli.demo import demo
 
     app.command(rich_help_panel=_TRY)(demo)
+
+
+def _flow(group: typer.Typer) -> None:
+    """Docstrings are broken into lines for editors; help breaks them where the terminal ends."""
+    for command in group.registered_commands:
+        if command.help is None and command.callback is not None:
+            paragraphs = inspect.cleandoc(command.callback.__doc__ or "").split("\n\n")
+            command.help = "\n\n".join(" ".join(lines.split()) for lines in paragraphs)
+    for inner in group.registered_groups:
+        if inner.typer_instance is not None:
+            _flow(inner.typer_instance)
+
+
+_flow(app)
 
 
 def _print_version(wanted: bool) -> None:

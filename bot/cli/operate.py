@@ -51,12 +51,12 @@ def resolve(
     reason: Annotated[str, typer.Option(help="Why; goes into the audit log.")],
     verdict: Annotated[
         bool | None,
-        typer.Option("--settled/--dead", help="The money came, or can not come any more."),
+        typer.Option("--settled/--dead", help="The money came, or cannot come any more."),
     ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Decide a payment in place of a wallet that can not be asked any more.
+    """Decide a payment in place of a wallet that cannot be asked any more.
 
     Only after the payment request's expiry plus the payee's margin. Audited. [bold]--settled[/bold]
     marks the invoice paid; [bold]--dead[/bold] lets the tenant be asked for money again: look into

@@ -42,7 +42,7 @@ def refund(
     resolve: Annotated[
         str | None,
         typer.Option(
-            help="For a refund (ref_…) that the spending wallet can not decide: paid or failed."
+            help="For a refund (ref_…) that the spending wallet cannot decide: paid or failed."
         ),
     ] = None,
     again: AgainOption = False,
@@ -52,8 +52,8 @@ def refund(
     """Give money of a paid invoice back: over Lightning, to the card, or as credit.
 
     Over Lightning the same sats that came go to the tenant's connected wallet, from the connection
-    in [bold][refunds][/bold]. The refund is pending until there is proof; a second one of the same
-    invoice is refused meanwhile.
+    under [bold]refunds[/bold] of the configuration. The refund is pending until there is proof; a
+    second one of the same invoice is refused meanwhile.
     """
     if resolve is not None and (resolve not in ("paid", "failed") or amount or to):
         fail("--resolve is paid or failed, and stands alone with --reason", Exit.USAGE)

@@ -217,8 +217,9 @@ def _status(f: Facts) -> str:
         lines += [
             text for text in texts_dunning.next_and_cuts(f["coming"], f["coming_for"]) if text
         ]
-    if f["period_end"] is not None and f["subscription"] == "active":
+    if f["period_end"] is not None and f["subscription"] == "active" and f.get("renews", True):
         lines.append(f"Next renewal: {date(f['period_end'])}.")
+    lines += [f"{r['name']} stops on {date(r['at'])}." for r in f.get("stops", ())]
     if f.get("card"):
         lines.append(f"Card: {f['card']}" + (", when the wallet cannot." if f["wallet"] else "."))
     elif f["wallet"] is None:

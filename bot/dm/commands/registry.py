@@ -48,8 +48,10 @@ class Entry:
 
 
 async def _help(s: Services, command: Command, words: list[str]) -> None:
+    wanted = words[0].lower() if words else ""
+    about = [entry for entry in ENTRIES if entry.verb.split()[0] == wanted]
     rows: list[dict[str, str | int | None]] = [
-        {"usage": entry.usage, "does": entry.does} for entry in ENTRIES
+        {"usage": entry.usage, "does": entry.does} for entry in about or ENTRIES
     ]
     await s.desk.reply(command, "help", commands=rows)
 
@@ -112,7 +114,7 @@ async def _status(s: Services, command: Command, words: list[str]) -> None:
 
 
 ENTRIES: Final = (
-    Entry("help", "help", "this list", _help),
+    Entry("help", "help", "this list", _help, 0, 1),
     Entry("plans", "plans", "what you can order, and the prices", _plans),
     Entry("new", "new <name> <plan>", "order a relay", _new, 2, 2),
     Entry("relays", "relays", "your relays and their state", _relays),

@@ -105,6 +105,27 @@ async def test_who_gives_up_one_of_two_unpaid_relays_hears_what_the_invoice_carr
     )
 
 
+async def test_help_about_one_command_and_status_once_nothing_renews(world: World) -> None:
+    about = await say(world, "help pay")
+    assert "pay – an invoice to pay by hand now" in about
+    assert "promise" not in about
+    await world.connect_wallet()
+    await say(world, "new one basic")
+    await say(world, "new two basic")
+    await world.settle_down()
+    await world.pass_time(20, step=5)
+    assert "Next renewal: " in await say(world, "status")
+    await say(world, "stop one confirm")
+    await world.settle_down()
+    assert "one stops on " in await say(world, "status")
+    assert "Next renewal: " in await say(world, "status")
+    await say(world, "stop two confirm")
+    await world.settle_down()
+    text = await say(world, "status")
+    assert "two stops on " in text
+    assert "Next renewal" not in text
+
+
 async def test_a_wallet_that_may_not_pay_goes_on_saying_so(world: World) -> None:
     world.payer.info = WalletInfo(methods=frozenset({"get_info", "make_invoice"}))
     await say(world, f"wallet {URI}")

@@ -30,6 +30,11 @@ def test_every_command_explains_itself_and_stands_in_the_manual(command: str) ->
     assert f"purser {command}" in DOCS.read_text(encoding="utf-8")
 
 
+def test_help_breaks_lines_where_the_terminal_ends_and_loses_no_word() -> None:
+    text = purser("refund", "--help", env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"}).output
+    assert "from the connection under refunds of the configuration. The refund is pending" in text
+
+
 def test_exit_codes_are_in_the_help() -> None:
     assert "Exit codes: 0 done, 1 failed" in purser("--help").output
 
