@@ -30,6 +30,8 @@ from datetime import datetime, timedelta, tzinfo
 from enum import StrEnum
 from typing import Final, Literal, TypeAlias
 
+from billing.model import RelayState
+
 DAY_S: Final = 86_400
 HOUR_S: Final = 3_600
 DUE_GRACE_S: Final = 4 * HOUR_S
@@ -52,6 +54,17 @@ class Action(StrEnum):
 
 TAKES: Final = (Action.LIMIT, Action.STOP, Action.END)
 """Steps that take something from the tenant."""
+
+
+_R = RelayState
+MOVES: Final = {
+    Action.LIMIT: ((_R.ACTIVE,), _R.LIMITED),
+    Action.STOP: ((_R.ACTIVE, _R.LIMITED), _R.STOPPED),
+    Action.END: ((_R.ACTIVE, _R.LIMITED, _R.STOPPED), _R.ENDED),
+}
+"""What a step does to each relay on the invoice's lines, from which states to which."""
+RESTORED: Final = (_R.LIMITED, _R.STOPPED)
+"""Only dunning moves a relay there; paying moves it back to active."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import structlog
 
 from billing import invoices as effects
 from billing.dunning import (
+    MOVES,
     TAKES,
     Action,
     Close,
@@ -50,11 +51,6 @@ LOOK_S: Final = (60, 3600)
 """An open window is looked at again within these bounds, whatever is expected (wire time)."""
 STUCK_AFTER_S: Final = 3 * 86_400
 """A step that is due and cannot be taken for this long: operators are told."""
-_MOVES: Final = {
-    Action.LIMIT: ((RelayState.ACTIVE,), RelayState.LIMITED),
-    Action.STOP: ((RelayState.ACTIVE, RelayState.LIMITED), RelayState.STOPPED),
-}
-
 _KINDS: Final = {action: f"dunning_{action.value}" for action in Action}
 
 
@@ -272,7 +268,7 @@ class Dunner:
         if step.action is Action.END:
             await end(unit, invoice, relays)
             return
-        wanted, to_state = _MOVES[step.action]
+        wanted, to_state = MOVES[step.action]
         for relay in relays:
             if relay.state in wanted:
                 await tenants.move_relay(unit.tx, relay, to_state, now=unit.now)

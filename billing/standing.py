@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from billing.dunning import Policy, Window, allows_relay
+from billing.dunning import RESTORED, Policy, Window, allows_relay
 from billing.model import HostedRelay, Invoice, RelayState
 from billing.store import dunning, invoices, tenants
 from billing.unit import Unit
 
-TAKEN: tuple[RelayState, ...] = (RelayState.LIMITED, RelayState.STOPPED)
-"""Only dunning moves a relay there."""
 RENEWAL = "subscription_cycle"
 
 
@@ -28,7 +26,7 @@ async def restore(unit: Unit, invoice_id: str, policy: Policy) -> list[HostedRel
     or nothing is owed on it any more. Returns the relays that come back."""
     back: list[HostedRelay] = []
     for relay in await invoices.relays_of(unit.tx, invoice_id):
-        if relay.state not in TAKEN:
+        if relay.state not in RESTORED:
             continue
         others = await owed_for(unit, relay, besides=invoice_id)
         windows = [await _window_of(unit, invoice) for invoice in others]

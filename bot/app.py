@@ -164,7 +164,7 @@ class App:
             *self._cards(),
             self._gated("refunds", parts.workers.refunds, QUICK_S),
             self._gated("dunning", parts.workers.dunner, DUNNING_S),
-            *self._preflight(),
+            self._gated("preflight", parts.workers.preflight, PREFLIGHT_S, wake=asyncio.Event()),
             self._worker("rates", parts.workers.rate_watch, RATES_S, wakes=False),
             self._worker("prober", parts.workers.prober, QUICK_S),
             self._worker("idle wallets", parts.core.wallets, 60.0, wakes=False),
@@ -185,15 +185,6 @@ class App:
             return intake.inbox.counts[Reason.OVERLOADED] + intake.inbound.dropped
 
         return LagWatch(self.parts.core.rt, overflowed, self._look_now.set)
-
-    def _preflight(self) -> list[Worker]:
-        if "nwc" not in self.parts.core.config.collection.rails:
-            return []
-        return [
-            self._gated(
-                "preflight", self.parts.workers.preflight, PREFLIGHT_S, wake=asyncio.Event()
-            )
-        ]
 
     def _cards(self) -> list[Worker]:
         if "card" not in self.parts.core.config.collection.rails:

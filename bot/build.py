@@ -302,9 +302,7 @@ def _build_workers(core: Core) -> Workers:
         cards=CardKeeper(rt, stripe),
         card_pages=_build_card_pages(core),
         retention=Retention(rt, config.store.keep_events_days, config.store.keep_rejected_days),
-        preflight=Preflight(
-            rt, stripe, core.wallets, core.rates, core.catalogue, config.payee.network
-        ),
+        preflight=_build_preflight(core),
         dunner=_build_dunner(core),
         refunds=RefundWorker(
             rt,
@@ -338,6 +336,20 @@ def _build_card_pages(core: Core) -> CardPageMaker:
         CustomerBook(core.rt, core.stripe, section.email_domain),
         return_url=_return_url(core.config),
         pages=section.card_page,
+    )
+
+
+def _build_preflight(core: Core) -> Preflight:
+    config = core.config
+    return Preflight(
+        core.rt,
+        core.stripe,
+        core.wallets,
+        core.rates,
+        core.catalogue,
+        config.payee.network,
+        config.dunning_policy().notice_days,
+        asks_wallets="nwc" in config.collection.rails,
     )
 
 

@@ -59,6 +59,24 @@ def _join(*parts: str) -> str:
     return " ".join(part for part in parts if part)
 
 
+def notice(f: Facts) -> str:
+    """T-7: it comes."""
+    if f.get("wallet"):
+        how = f"It is paid from your wallet {f['wallet']} by itself."
+    elif f.get("has_card"):
+        how = "Your card is charged by itself."
+    else:
+        how = (
+            "A Lightning invoice comes to you then; to have it paid by itself, connect a wallet: "
+            "wallet <nwc uri>"
+        )
+    return _join(
+        f"Your next renewal is on {date(f['renews_at'])}, about {_what(f)}.",
+        how,
+        "Not to renew one: stop <relay>",
+    )
+
+
 def due(f: Facts) -> str:
     """T0: it is owed."""
     return _join(
@@ -152,6 +170,7 @@ def promise_too_long(f: Facts) -> str:
 
 
 TEXTS: Final[Mapping[str, Text]] = {
+    "renewal_notice": notice,
     "dunning_due": due,
     "dunning_remind": remind,
     "dunning_limit": limit,

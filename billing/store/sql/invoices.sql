@@ -59,8 +59,9 @@ SET collect_due_at = :next_at, collect_attempts = 0, nwc_retry_at = :nwc_retry_a
 WHERE id = :id AND collect_wishes = :seen_wishes
 
 -- name: collect_failed
--- Try again later.
-UPDATE invoices SET collect_due_at = :next_at, collect_attempts = collect_attempts + 1
+-- Try again later, and not before: that visit sees by itself whether a wallet's retry is due.
+UPDATE invoices
+SET collect_due_at = :next_at, collect_attempts = collect_attempts + 1, nwc_retry_at = NULL
 WHERE id = :id
 
 -- name: count_nwc_try

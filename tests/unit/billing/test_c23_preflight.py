@@ -216,3 +216,75 @@ def test_networks_by_any_name() -> None:
     assert same_network(None, "bitcoin")
     assert not same_network("testnet", "bitcoin")
     assert missing(WalletInfo()).needed == ()
+
+
+# --- the heads-up ---------------------------------------------------------------------------------
+
+
+async def notices(world: World) -> list[dict[str, Any]]:
+    found = [facts for kind, facts in await world.messages(ALICE) if kind == "renewal_notice"]
+    for facts in found:
+        assert "4.00" in render("renewal_notice", facts)
+    return found
+
+
+async def test_a_renewal_is_told_a_week_before_with_fiat_and_sats_once(world: World) -> None:
+    renews_at = await running(world)
+    await until(world, renews_at - 8 * DAY_S)
+    assert await notices(world) == []
+    await until(world, renews_at - 7 * DAY_S + 60)
+    (facts,) = await notices(world)
+    text = render("renewal_notice", facts)
+    assert f"$4.00 = about {format_sats(4_000_000)} for alice" in text
+    assert "from your wallet" in text
+    for days in (6, 3, 1, 0.5):
+        await until(world, renews_at - int(days * DAY_S))
+    assert len(await notices(world)) == 1
+    assert await told(world) == []
+
+
+async def test_a_wallet_that_cannot_pay_gets_one_message_not_two(world: World) -> None:
+    renews_at = await running(world)
+    world.payer.balance_msat = 0
+    await until(world, renews_at - 7 * DAY_S + 60)
+    assert await notices(world) == []
+    assert len(await told(world)) == 1
+
+
+async def test_without_a_wallet_a_renewal_is_told_too(world: World) -> None:
+    await world.orders.new(await world.command("new"), "alice", "basic")
+    await world.settle_down()
+    (request,) = await world.requests()
+    world.payee.settle(request.payment_hash)
+    await world.pass_time(60, step=30)
+    (tenant,) = await tenants_of(world)
+    await until(world, tenant.period_end - 7 * DAY_S + 60)
+    (facts,) = await notices(world)
+    assert "wallet <nwc uri>" in render("renewal_notice", facts)
+    await until(world, tenant.period_end - DAY_S // 2)
+    assert len(await notices(world)) == 1
+
+
+async def test_the_days_of_the_heads_up_are_the_timelines(world: World) -> None:
+    world.preflight.notice_days = (14, 3)
+    renews_at = await running(world)
+    for days in (15, 13, 8, 6, 4):
+        await until(world, renews_at - days * DAY_S)
+    assert len(await notices(world)) == 1
+    await until(world, renews_at - 2 * DAY_S)
+    assert len(await notices(world)) == 2
+    world.preflight.notice_days = ()
+    await world.pass_time(6 * DAY_S, step=DAY_S)
+    (tenant,) = await tenants_of(world)
+    await until(world, tenant.period_end - 6 * DAY_S)
+    await until(world, tenant.period_end - DAY_S // 2)
+    assert len(await notices(world)) == 2
+
+
+async def test_who_stops_or_has_not_paid_is_told_of_no_renewal(world: World) -> None:
+    renews_at = await running(world)
+    world.payer.behaviour = "refuses"
+    await until(world, renews_at - 2 * DAY_S)
+    assert len(await notices(world)) == 1
+    await world.pass_time(30 * DAY_S, step=DAY_S // 4)
+    assert len(await notices(world)) == 1
