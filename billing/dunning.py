@@ -11,6 +11,7 @@ counted since; no step is ever skipped. The first line that fits holds:
 | it is void or deleted | Close void: nothing is owed any more |
 | none of its relays that were up still lives | Close gone: there is nothing to take |
 | it is a draft | Wait: it is not owed yet |
+| its own due date has not come (an invoice that was sent) | Wait until then |
 | a payer proved to have paid (M6) | Wait, whatever else is due |
 | a payment is under way, or money is being placed | Wait for its end |
 | an older invoice of the same tenant is unpaid | Wait: oldest first |
@@ -198,6 +199,7 @@ class Evidence:
     card_in_progress: bool = False
     credit_minor: int = 0
     arriving: bool = False
+    due_at: int | None = None
     unanswered: str | None = None
 
 
@@ -263,6 +265,8 @@ def _closed(s: Situation) -> Close | None:
 def _held(s: Situation) -> Wait | None:
     if s.status == "draft":
         return Wait("it is not finalized")
+    if s.window.due_at > s.billing_now:
+        return Wait("it is not due yet", s.window.due_at - s.billing_now)
     if s.is_claimed:
         return Wait("a wallet proved to have paid it")
     if s.is_under_way:
@@ -319,7 +323,7 @@ def forecast(
     at, day = billing_now, window.day
     for step in policy.after(window.day):
         if not found:
-            at += left_until(window, step, clock)
+            at = max(at + left_until(window, step, clock), window.due_at)
         else:
             assert day is not None
             at += (step.day - day) * DAY_S

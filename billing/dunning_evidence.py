@@ -71,6 +71,7 @@ class Investigator:
             card_in_progress=progress == "in_progress",
             credit_minor=credit_minor,
             arriving=arriving,
+            due_at=view.due_at,
             unanswered=unanswered,
         )
 

@@ -164,6 +164,10 @@ class Dunner:
         against = objection(evidence)
         amount_msat = await self._sats(window, evidence)
         async with self.rt.unit() as unit:
+            if evidence.due_at is not None:
+                await unit.tx.execute(
+                    "dunning.set_due", invoice_id=window.invoice_id, due_at=evidence.due_at
+                )
             # Everything again: what happened while the world was asked counts.
             verdict = await self._verdict(unit, window.invoice_id)
             if isinstance(verdict, Take) and against is not None:

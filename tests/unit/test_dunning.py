@@ -72,7 +72,7 @@ def situation(**more: Any) -> Situation:
 
 
 NIGHT = Policy(quiet=Quiet(22, 8, UTC))
-AT_NIGHT = int(datetime(2026, 12, 3, 23, 30, tzinfo=UTC).timestamp())
+AT_NIGHT = int(datetime(2027, 12, 3, 23, 30, tzinfo=UTC).timestamp())
 
 
 @pytest.mark.parametrize(
@@ -83,6 +83,7 @@ AT_NIGHT = int(datetime(2026, 12, 3, 23, 30, tzinfo=UTC).timestamp())
         ({"status": "deleted"}, Close("void")),
         ({"relays_left": False}, Close("gone")),
         ({"status": "draft"}, Wait("it is not finalized")),
+        ({"window": window(day=3, due_at=T + 60)}, Wait("it is not due yet", 60)),
         ({"is_claimed": True}, Wait("a wallet proved to have paid it")),
         ({"is_under_way": True}, Wait("a payment is under way")),
         ({"has_money_in_hand": True}, Wait("money for it is being placed")),

@@ -78,6 +78,10 @@ SET waits_since = CASE
     waits_for = :why, next_look_at = :next_look_at
 WHERE invoice_id = :invoice_id AND closed_at IS NULL
 
+-- name: set_due
+-- Stripe gives it a due date of its own.
+UPDATE dunning_windows SET due_at = :due_at WHERE invoice_id = :invoice_id AND closed_at IS NULL
+
 -- name: look_now
 -- Billing time has jumped: all are looked at again.
 UPDATE dunning_windows SET next_look_at = :now WHERE closed_at IS NULL

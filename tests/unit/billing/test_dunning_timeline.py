@@ -173,6 +173,20 @@ async def test_c9_paying_after_the_last_retry_brings_it_back_under_each_setting(
         assert subscription(world).status == "active"
 
 
+async def test_an_invoice_that_was_sent_is_due_on_its_own_day(world: World) -> None:
+    await unpaid(world)
+    invoice = renewal(world)
+    invoice.due_at = invoice.created_at + 14 * DAY_S
+    await days(world, 13)
+    assert await said(world) == []
+    await days(world, 1.5)
+    assert await said(world) == ["dunning_due"]
+    await days(world, 5)
+    assert await state(world) is RelayState.ACTIVE
+    await days(world, 4)
+    assert await state(world) is RelayState.LIMITED
+
+
 # --- several invoices ---------------------------------------------------------------------------
 
 
