@@ -84,11 +84,14 @@ WHERE id = :id
 UPDATE invoices SET show_wanted = 0 WHERE id = :id
 
 -- name: set_paid
--- Paid, and by what; once. A card attempt in flight is still looked at until its end is known.
+-- Paid, and by what; once. A card attempt in flight, or credit that was being spent, is still
+-- looked at until its end is known.
 UPDATE invoices SET paid_at = :now, paid_by = :paid_by,
     collect_due_at = CASE WHEN EXISTS (
         SELECT 1 FROM payment_attempts
         WHERE invoice_id = :id AND rail = 'card' AND state IN ('prepared', 'in_flight')
+    ) OR EXISTS (
+        SELECT 1 FROM credit_spends WHERE invoice_id = :id AND ended_at IS NULL
     ) THEN CAST(:now AS BIGINT) END,
     nwc_retry_at = NULL, show_wanted = 0
 WHERE id = :id AND paid_at IS NULL

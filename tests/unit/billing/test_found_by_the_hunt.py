@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from billing.errors import StripeUnavailable
 from tests.books import check_books
+from tests.unit.billing.test_credit_rail import balance, give, owed, spends_of
 from tests.unit.billing.test_m09_m14_books import order, pay_shown, states
 from tests.world import World
 
@@ -24,3 +28,26 @@ async def test_m12_an_order_whose_invoice_is_voided_by_hand_gets_another(world: 
     await world.pass_time(60, step=30)
     assert await states(world) == {"alice": "active", "second": "active"}
     await check_books(world)
+
+
+async def test_m9_credit_whose_spending_was_overtaken_goes_back(world: World) -> None:
+    """Seed 70090: the answer of the debit was lost, the Dashboard paid the invoice, and nobody
+    looked at an invoice that was paid: the credit was gone."""
+    await owed(world)
+
+    def lose(name: str, arguments: Any) -> None:
+        if name == "debit_customer":
+            raise StripeUnavailable("", "lost")
+
+    world.stripe.after = lose
+    await give(world)
+    await world.pass_time(6 * 3600, step=3600)
+    assert balance(world) == 0
+    (invoice,) = world.stripe.books.invoices.values()
+    world.stripe.books.mark_paid(invoice, off_stripe=True)
+    await world.settle_down()
+    world.stripe.after = lambda name, arguments: None
+    await world.pass_time(6 * 3600, step=3600)
+    assert [i.status for i in await world.invoices()] == ["paid"]
+    assert balance(world) == -400
+    assert [spend.ended_at is not None for spend in await spends_of(world)] == [True]
