@@ -231,6 +231,7 @@ def test_what_was_really_said_renders(everything_said: dict[str, list[dict[str, 
 
 
 def test_no_secret_is_said_or_logged(everything_said: dict[str, list[dict[str, object]]]) -> None:
+    """C22: raw wallet errors were sent, with the connection in them."""
     for kind, many in everything_said.items():
         for facts in many:
             text = json.dumps(facts)

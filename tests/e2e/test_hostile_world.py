@@ -146,6 +146,8 @@ async def test_hostile_webhooks_and_messages(scene: Scene) -> None:
 
 
 async def test_no_secret_in_logs_or_in_the_database(scene: Scene) -> None:
+    """C22: raw wallet errors were stored and sent, with the connection URI in them; K12: keys stood
+    in the database in clear."""
     scene.changes["logs"] = {"format": "console", "level": "debug"}
     await scene.start()
     tenant = await scene.tenant()

@@ -40,6 +40,7 @@ def scalar(path: Path, sql: str, *values: str) -> Any:
 
 
 async def test_m1_at_every_effect_a_power_loss_leaves_its_intent(tmp_path: Path) -> None:
+    """K9: the provider's invoice was made before any row, and a crash made two."""
     disk = Disk()
     world = await world_on(tmp_path / "purser.db", "disk")
     boots = 0

@@ -6,10 +6,12 @@ import pytest
 
 from billing.errors import NoQuote
 from billing.model import RelayState
+from billing.ports import RelayRefused
+from billing.rates import Rate
 from billing.refunds import Refund, RefundState
 from tests.books import check_all
 from tests.unit.billing.test_c18_refunds import paid_by_wallet
-from tests.world import OPERATOR, World
+from tests.world import OPERATOR, PRICE, World
 from wallet.outcome import Unknown
 from wallet.ports import PayReply
 
@@ -127,3 +129,50 @@ async def order_at_stripe(world: World) -> None:
     """The subscription is made; nothing was collected yet, no event has come."""
     await world.orders.new(await world.command("new"), "alice", "basic")
     await world.sync.run_once(world.clock.now())
+
+
+async def test_c12_an_expired_bolt11_is_not_shown_again_and_the_new_one_has_the_new_rate(
+    world: World,
+) -> None:
+    """C12: a bolt11 for people was kept for ever, whatever its expiry and the rate were, and a
+    second live one stood beside it."""
+    await order(world)
+    (first,) = await world.requests()
+    await world.accounts.pay(await world.command("pay"))
+    await world.settle_down()
+    assert len(world.payee.invoices) == 1, "while it lives it is shown again"
+
+    class HalfThePrice:
+        async def quote(self, currency: str) -> Rate:
+            return Rate(currency, PRICE / 2, ("one", "two"), world.clock.now())
+
+    world.issuer.quoter = HalfThePrice()
+    await world.pass_time(HOUR_S + 60, step=60)
+    await world.accounts.pay(await world.command("pay"))
+    await world.pass_time(60, step=10)
+    dead, live = await world.requests()
+    assert (dead.id, dead.state, live.state) == (first.id, "dead", "open")
+    assert (first.amount_msat, live.amount_msat) == (4_000_000, 8_000_000)
+    shown = [f["bolt11"] for kind, f in await world.messages() if kind == "pay_by_hand"]
+    assert shown[-1] == live.bolt11
+    await check_all(world)
+
+
+async def test_c15_a_paid_relay_that_does_not_come_up_is_told_to_operators_at_once(
+    world: World,
+) -> None:
+    """C15: relays that never came up were billed and nobody noticed. Here the order is paid first;
+    the operators hear of a refusal with its reason, the tenant of nothing that is not so."""
+    world.host.script.append(RelayRefused("the name is taken by another", permanent=True))
+    await world.connect_wallet()
+    await order(world)
+    await world.pass_time(10, step=2)
+    (relay,) = await world.relays()
+    assert not world.host.is_up(relay.id)
+    assert "relay_up" not in await kinds(world)
+    (told,) = [f["what"] for k, f in await world.messages(OPERATOR) if k == "operator_alarm"]
+    assert "alice" in str(told)
+    assert "the name is taken by another" in str(told)
+    await world.pass_time(120, step=30)
+    assert world.host.is_up(relay.id)
+    assert (await kinds(world)).count("relay_up") == 1

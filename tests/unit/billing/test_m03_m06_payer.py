@@ -175,6 +175,7 @@ async def renewal(world: World, card: str) -> None:
 
 
 async def test_m4_no_rail_starts_while_stripe_works_on_a_card(world: World) -> None:
+    """C3: card and wallet could both be charged."""
     await renewal(world, "processing")
     await world.pass_time(32 * 86400, step=86400)
     (_, second) = await world.invoices()
@@ -489,12 +490,15 @@ async def test_a_refusal_between_collections_look_and_its_rest_is_not_lost(
 
 
 async def test_m6_a_preimage_alone_pays_nothing_and_keeps_other_charges_away(world: World) -> None:
+    """C26: Stripe was told "paid" on the wallet's word, and the preimage was thrown away."""
     await world.connect_wallet()
     world.payer.behaviour = "silent"
     await order(world)
     (request,) = await world.requests()
     preimage = world.payee.invoices[request.payment_hash].preimage
     await world.witness.pay_reply(PayReply(world.payer.sent[0], Settled(preimage)))
+    (attempt,) = await world.attempts(request.invoice_id)
+    assert attempt.preimage == preimage
     await world.pass_time(2 * 3600, step=120)
     assert (await world.invoices())[0].status == "open"
     assert "pay_out_of_band" not in [name for name, _ in world.stripe.calls]
@@ -538,6 +542,7 @@ async def test_m2_m6_the_operators_word_ends_a_claim_and_lets_collection_go_on(
 async def test_m1_a_hash_stands_at_stripe_and_in_the_store_before_anybody_may_pay_it(
     world: World, behaviour: str
 ) -> None:
+    """C1: the guard row held too little for anything to resolve a pending payment."""
     await world.connect_wallet()
     world.payer.behaviour = behaviour
     seen: list[str] = []

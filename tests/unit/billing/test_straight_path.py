@@ -43,6 +43,7 @@ async def test_a_connected_wallet_pays_and_the_relay_comes_up(world: World) -> N
 
 
 async def test_without_a_wallet_a_hand_payment_is_noticed_by_itself(world: World) -> None:
+    """C13: a payment by hand was noticed only when somebody opened the page."""
     await order(world)
     await world.settle_down()
     (request,) = await world.requests()
@@ -61,6 +62,7 @@ async def test_without_a_wallet_a_hand_payment_is_noticed_by_itself(world: World
 
 
 async def test_a_refusal_falls_to_the_manual_rail_with_the_same_request(world: World) -> None:
+    """C2: every error became "pending", an empty wallet too: no other rail, no message."""
     await world.connect_wallet()
     world.payer.behaviour = "refuses"
     await order(world)
@@ -79,6 +81,7 @@ async def test_a_refusal_falls_to_the_manual_rail_with_the_same_request(world: W
 async def test_m4_nothing_is_shown_and_no_rail_starts_while_a_payment_is_in_flight(
     world: World,
 ) -> None:
+    """C3: a card or a hand and a wallet could both pay the same invoice."""
     await world.connect_wallet()
     world.payer.behaviour = "silent"
     await order(world)
