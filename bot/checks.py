@@ -19,6 +19,7 @@ from billing.rate_book import RateBook
 from billing.rate_sources import build_rate_sources
 from billing.store.migrate import NewerDatabase, pending
 from billing.store.open import open_engine, sqlite_path
+from bot.check_behaviour import check_behaviour
 from bot.check_payee import check_payee
 from bot.check_refunds import check_refunds
 from bot.check_stripe import check_stripe
@@ -68,12 +69,16 @@ class Bench:
     issue: bool
 
 
-async def run_checks(config: Config, *, issue: bool = True) -> list[Finding]:
+async def run_checks(
+    config: Config, *, issue: bool = True, behaviour: bool = False
+) -> list[Finding]:
     """All of them at once, told in a fixed order. `issue`: the payee issues a request over 1 sat
-    that nobody pays."""
+    that nobody pays. `behaviour`: throw-away objects are made at Stripe, in test mode only."""
     async with _bench(config, issue) as bench:
         checks = [_store, _bot, *_relay_checks(config), _stripe, _payee, _refunds]
         checks += [_rates, _relay_host]
+        if behaviour:
+            checks.append(_stripe_behaviour)
         found = await asyncio.gather(*(_guarded(check, bench) for check in checks))
     return [finding for findings in found for finding in findings]
 
@@ -216,6 +221,11 @@ async def _stripe(bench: Bench) -> list[Finding]:
         Finding(what, Verdict(verdict), text)
         for what, verdict, text in await check_stripe(bench.config, bench.http, bench.clock.now())
     ]
+
+
+async def _stripe_behaviour(bench: Bench) -> list[Finding]:
+    told = await check_behaviour(bench.config, bench.http, bench.ids.new("check"))
+    return [Finding(what, Verdict(verdict), text) for what, verdict, text in told]
 
 
 async def _payee(bench: Bench) -> list[Finding]:

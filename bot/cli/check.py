@@ -35,6 +35,14 @@ def check(
             " the asked expiry.",
         ),
     ] = True,
+    behaviour: Annotated[
+        bool,
+        typer.Option(
+            "--stripe-behaviour",
+            help="With a test key: make throw-away objects at Stripe to see what it does where its"
+            " documentation is silent, and delete them again.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Validate the configuration and reach everything the bot depends on.
@@ -47,7 +55,7 @@ def check(
 
     loaded = load(config)
     first = Finding("configuration", Verdict.OK, str(config_path(config)))
-    findings = [first, *run_async(run_checks(loaded, issue=issue))]
+    findings = [first, *run_async(run_checks(loaded, issue=issue, behaviour=behaviour))]
     if as_json:
         print_json(
             [{"what": f.what, "verdict": f.verdict.value, "text": redact(f.text)} for f in findings]

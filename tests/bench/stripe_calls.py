@@ -229,6 +229,22 @@ async def another_relay() -> Counter[str]:
         return world.counted
 
 
+async def plan_change() -> Counter[str]:
+    """Another plan for a running relay: the quote, the confirmation, the payment by wallet."""
+    async with counted_world() as world:
+        await world.connect_wallet()
+        await order(world)
+        await world.pass_time(10 * DAY_S, step=10 * DAY_S)
+        world.counted.clear()
+        await world.plan_desk.ask(await world.command("plan"), "alice", "pro")
+        await world.pass_time(60, step=30)
+        code = str((await world.messages())[-1][1]["code"])
+        await world.plan_desk.confirm(await world.command("confirm"), code)
+        await world.pass_time(120, step=30)
+        assert [relay.plan for relay in await world.relays()] == ["pro"]
+        return world.counted
+
+
 async def renewal() -> Counter[str]:
     """From the end of a period to the paid invoice, by the wallet."""
     async with counted_world() as world:
@@ -262,6 +278,7 @@ class Row:
 EVENTS: Sequence[tuple[str, Callable[[], Awaitable[Counter[str]]]]] = (
     ("a first order, paid by wallet", first_order),
     ("another relay on another plan, paid by wallet", another_relay),
+    ("a plan change (upgrade) with its quote, paid by wallet", plan_change),
     ("a renewal, paid by wallet", renewal),
 )
 
