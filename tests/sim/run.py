@@ -171,6 +171,7 @@ async def _drain(world: SimWorld) -> None:
     for payee in world.payees:
         payee.down_until = payee.lag_s = 0
     world.network.stripe_down_until = world.spender.down_until = 0
+    world.end_outages()
     actions.settle_refunds(world)
     for bot in world.living():
         bot.life.kill_in = bot.life.freeze_in = None

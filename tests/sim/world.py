@@ -235,6 +235,11 @@ class SimWorld:
         now = self.clock.now()
         self.outages.append((now, now + seconds))
 
+    def end_outages(self) -> None:
+        """Everything is back."""
+        now = self.clock.now()
+        self.outages = [(begin, min(end, now)) for begin, end in self.outages]
+
     def counted_s(self, since: int) -> int:
         """How much of the time since then can at most have counted for dunning: what was away for
         longer than its looks are apart did not."""
