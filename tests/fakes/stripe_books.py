@@ -207,6 +207,7 @@ class Books:
         self.subscriptions: dict[str, Subscription] = {}
         self.invoices: dict[str, Invoice] = {}
         self.events: list[StripeEvent] = []
+        self._alive: list[Invoice] = []
         self.incomplete_s = 23 * HOUR_S
         self.after_last_retry: Literal["cancel", "unpaid", "past_due"] = "past_due"
         self._counts: dict[str, int] = {}
@@ -256,12 +257,18 @@ class Books:
                 agenda.append((sub.created_at + self.incomplete_s, sub))
             elif not sub.is_terminal:
                 agenda.append((sub.period_end, sub))
-        for invoice in self.invoices.values():
+        for invoice in self._unfinished():
             if invoice.status == "draft" and invoice.auto_advance and invoice.finalizes_at:
                 agenda.append((invoice.finalizes_at, invoice))
             elif invoice.status == "open" and invoice.auto_advance and invoice.next_attempt:
                 agenda.append((invoice.next_attempt, invoice))
         return agenda
+
+    def _unfinished(self) -> list[Invoice]:
+        """What time can still do something to: accounts of years have thousands that are over."""
+        found = [i for i in self._alive if i.id in self.invoices]
+        self._alive = [i for i in found if i.status not in ("paid", "void")]
+        return self._alive
 
     def _run_due(self) -> None:
         for time, thing in self._agenda():
@@ -323,6 +330,7 @@ class Books:
             auto_advance=auto_advance,
         )
         self.invoices[invoice.id] = invoice
+        self._alive.append(invoice)
         if sub is not None:
             sub.latest_invoice_id = invoice.id
             begin = self.now if reason == "manual" else sub.period_start

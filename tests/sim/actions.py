@@ -60,7 +60,7 @@ def promise(world: SimWorld) -> None:
 
 def connect(world: SimWorld) -> None:
     tenant, number = _tenant(world), len(world.wallets)
-    if number >= 12:
+    if number >= world.max_wallets:
         return
     wallet = world.wallets[wallet_key(number)] = OutsidePayer(world, tenant)
     wallet.behaviour = world.rng.choice(("pays", "random", "random", *BEHAVIOURS))

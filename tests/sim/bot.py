@@ -351,6 +351,8 @@ class Bot:
         """As in production, but only while something is under way: idle weeks are skipped."""
         while True:
             await self.life.began.wait()
+            if not self.lease.is_held():
+                await self.renew()
             await asyncio.sleep(RENEW_EVERY_S)
             await self.renew()
             if not self.life.busy:

@@ -194,7 +194,7 @@ def _relays(world: SimWorld) -> None:
         if not sub.is_terminal:
             owner = sub.customer.metadata["purser_pubkey"]
             for item in sub.items:
-                seats[owner, _plan_of(world, item.price.amount_minor)] += item.quantity
+                seats[owner, plan_of(world, item.price.amount_minor)] += item.quantity
     used: Counter[tuple[str, str]] = Counter()
     for relay_id, name, tenant, plan, state, stop in _rows(
         world,
@@ -245,7 +245,7 @@ def _is_unsettled(world: SimWorld, tenant: str) -> bool:
     )
 
 
-def _plan_of(world: SimWorld, amount_minor: int) -> str:
+def plan_of(world: SimWorld, amount_minor: int) -> str:
     return next(plan.id for plan in world.catalogue if plan.amount_minor == amount_minor)
 
 

@@ -78,7 +78,7 @@ class OutsidePayee:
         return self.world.clock.now()
 
     def of_invoice(self, invoice_id: str) -> list[LnInvoice]:
-        return [i for i in self.invoices.values() if i.invoice_id == invoice_id]
+        return self.world.ln_of[invoice_id]
 
     # --- the port -------------------------------------------------------------------------------
 
@@ -106,6 +106,7 @@ class OutsidePayee:
             bolt11.expires_at + self.world.rng.choice((0, 60, MARGIN_S - 1)),
             self.number,
         )
+        self.world.ln_of[made.invoice_id].append(made)
         self.world.say(f"payee made {payment_hash[:8]} for {description}, {expiry_s} s")
         self.world.rules.on_made(made)
         return bolt11

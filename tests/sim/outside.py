@@ -91,7 +91,8 @@ class OutsideStripe:
             tell_of(kind, body)
             event = self.books.events[-1]
             what = {k: body[k] for k in ("status", "remaining") if k in body}
-            self.world.say(f"stripe: {kind} {body['id']} {what}")
+            self.world.say(f"stripe: {kind} {body.get('id')} {what}")
+            self.world.told[kind] += 1
             if kind == "invoice.finalized":
                 self.world.opened_at[body["id"]] = self.world.clock.now()
             self.world.webhook(event)

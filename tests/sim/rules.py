@@ -304,9 +304,8 @@ class Rules:
             self.world.violate("M13", f"relay {relay.name} is cut off ({state}) though paid")
             return
         invoice_id, day, taken_at = windows[0]
-        for money in self.world.ln.values():
-            is_own = money.invoice_id == invoice_id and money.settled_at is not None
-            if is_own and (money.settled_at or 0) + 90 < taken_at:
+        for money in self.world.ln_of[invoice_id]:
+            if money.settled_at is not None and money.settled_at + 90 < taken_at:
                 self.world.violate("M13", f"relay {relay.name}: {invoice_id} was paid before {day}")
         counted_s = self.world.counted_s(self.world.opened_at[invoice_id])
         if counted_s < day * 86_400:

@@ -62,8 +62,7 @@ async def _run(seed: int, steps: int, *, traced: bool) -> Result:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
     world = SimWorld(seed, loop)
-    saved = structlog.get_config()
-    structlog.configure(processors=[_Listener(world)], cache_logger_on_first_use=False)
+    saved = listen(world)
     try:
         await _chaos(world, steps)
         if not world.violations:
@@ -74,16 +73,27 @@ async def _run(seed: int, steps: int, *, traced: bool) -> Result:
             await ledger.check_ledger(world)
     except Exception:
         world.violate("bug", traceback.format_exc())
-    finally:
-        structlog.configure(**saved)
-        for bot in world.bots:
-            bot.life.die()
-        await asyncio.sleep(0)
-        await world.bury()
+    return await finish(world, saved, traced=traced)
+
+
+def listen(world: SimWorld) -> dict[str, Any]:
+    """What the code logs goes to the world; returns what `finish` puts back."""
+    saved = structlog.get_config()
+    structlog.configure(processors=[_Listener(world)], cache_logger_on_first_use=False)
+    return saved
+
+
+async def finish(world: SimWorld, saved: dict[str, Any], *, traced: bool = False) -> Result:
+    """Ends every life, and tells how it went."""
+    structlog.configure(**saved)
+    for bot in world.bots:
+        bot.life.die()
+    await asyncio.sleep(0)
+    await world.bury()
     trace: list[str] = []
     if traced or world.violations:
         trace = [f"{_clock(at)}  {LONG_HEX.sub('', text)}" for at, text in world.trace]
-    return Result(seed, world.violations, world.counts, trace, world.commits)
+    return Result(world.seed, world.violations, world.counts, trace, world.commits)
 
 
 class _Listener:
@@ -160,7 +170,27 @@ def _gap(world: SimWorld) -> int:
 
 
 async def _drain(world: SimWorld) -> None:
-    """The faults stop: everything that is open must come to its end by itself."""
+    """Everything that is open must come to its end by itself."""
+    calm(world)
+    for number, (count, seconds) in enumerate(DRAIN):
+        for _ in range(count):
+            await world.pass_time(seconds)
+            await _step(world)
+            if world.violations:
+                return
+        if number < len(DRAIN) - 1:
+            actions.reconcile(world)
+            bot = world.active()
+            if number == ORDERS_JUDGED_AFTER:
+                final.check_orders(world)
+            if bot is not None and number >= ORDERS_JUDGED_AFTER:
+                bot.life.spawn("operator", bot.resolve_by_hand())
+                bot.life.spawn("operator", bot.operate("refunds", bot.decide_refunds))
+            await world.pass_time(1)
+
+
+def calm(world: SimWorld) -> None:
+    """The faults stop."""
     world.say("--- the faults stop ---")
     world.chaos = False
     world.hand_pays = 0.0
@@ -180,18 +210,3 @@ async def _drain(world: SimWorld) -> None:
         wallet.asleep_until = 0
         if wallet.behaviour != "refuses":
             wallet.behaviour = "pays"
-    for number, (count, seconds) in enumerate(DRAIN):
-        for _ in range(count):
-            await world.pass_time(seconds)
-            await _step(world)
-            if world.violations:
-                return
-        if number < len(DRAIN) - 1:
-            actions.reconcile(world)
-            bot = world.active()
-            if number == ORDERS_JUDGED_AFTER:
-                final.check_orders(world)
-            if bot is not None and number >= ORDERS_JUDGED_AFTER:
-                bot.life.spawn("operator", bot.resolve_by_hand())
-                bot.life.spawn("operator", bot.operate("refunds", bot.decide_refunds))
-            await world.pass_time(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -111,7 +111,7 @@ class Violation:
 class SimWorld:
     """Everything of one seed."""
 
-    def __init__(self, seed: int, loop: VirtualLoop) -> None:
+    def __init__(self, seed: int, loop: VirtualLoop, tenants: int | None = None) -> None:
         self.seed = seed
         self.loop = loop
         self.rng = random.Random(seed)
@@ -139,6 +139,9 @@ class SimWorld:
         self.network = Network(self)
         self.rules = Rules(self)
         self.ln: dict[str, LnInvoice] = {}
+        self.ln_of: defaultdict[str, list[LnInvoice]] = defaultdict(list)
+        self.told: Counter[str] = Counter()
+        self.max_wallets = 12
         self.payees = [OutsidePayee(self, 0)]
         self.market = Market(self)
         self.spender = OutsideSpender(self)
@@ -148,7 +151,8 @@ class SimWorld:
         self.rails = self.rng.choice(
             (("nwc", "card", "manual"), ("nwc", "card", "manual"), ("card", "nwc", "manual"))
         )
-        self.tenants = [f"{i + 1:02x}" * 32 for i in range(self.rng.randint(2, 5))]
+        count = self.rng.randint(2, 5) if tenants is None else tenants
+        self.tenants = [f"{i + 1:02x}" * 32 for i in range(count)]
         self.wallets: dict[str, OutsidePayer] = {}
         self.bots: list[Bot] = []
         self.said: list[Said] = []
