@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev peers demo test lint bench stripe-calls sim sim-mutants lock clean
+.PHONY: help setup setup-dev peers demo test lint bench stripe-calls sim sim-years sim-mutants lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -74,6 +74,9 @@ START ?= 0
 JOBS ?= $(shell nproc 2>/dev/null || echo 1)
 sim: setup-dev  ## hunt the money rules in a simulated world (SEEDS=1000 START=0 JOBS=…)
 	@$(BIN)/python -m tests.sim --seeds $(SEEDS) --start $(START) --jobs $(JOBS) $(ARGS)
+
+sim-years: setup-dev  ## two simulated years (TENANTS=200 DAYS=730 YEARS_SEEDS=1 START=0)
+	@$(BIN)/python -m tests.sim.years --tenants $(or $(TENANTS),200) --days $(or $(DAYS),730) --seeds $(or $(YEARS_SEEDS),1) --start $(START)
 
 sim-mutants: setup-dev  ## show that the simulation finds planted bugs
 	@$(BIN)/python -m tests.sim.mutants $(ARGS)

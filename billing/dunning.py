@@ -18,6 +18,7 @@ counted since; no step is ever skipped. The first line that fits holds:
 | the timeline has no further step | Wait for the payment |
 | the message of the step before has reached nobody | Wait: nobody is cut off untold |
 | the interval, with pauses, is not over | Wait for the rest of it |
+| it would end what a later invoice is paid for | Wait until that, too, is used up |
 | many tenants fail at once, or something of ours is away | Wait: it is us, not them |
 | it is night | Wait until the morning |
 | none of these | Take the next step, once the world agrees (`objection`, M13) |
@@ -189,6 +190,8 @@ class Situation:
     is_under_way: bool
     has_money_in_hand: bool
     has_older: bool
+    is_paid_since: bool = False
+    """The newest invoice of one of its relays is paid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +247,9 @@ def decide(s: Situation, policy: Policy) -> Verdict:
     left_s = left_until(s.window, steps[0], s.clock)
     if left_s > 0:
         return Wait("its time has not come", left_s)
+    if steps[0].action is Action.END and s.is_paid_since:
+        # What was paid for is not taken away; until the rest is paid it stays stopped (M13).
+        return Wait("a later invoice for it is paid")
     if s.clock.paused_at is not None:
         return Wait("many tenants fail at once")
     if s.clock.down:

@@ -204,6 +204,7 @@ class Dunner:
             has_money_in_hand=await money_in_hand(unit, requests)
             or await spends.live(unit.tx, invoice_id) is not None,
             has_older=bool(others) and others[0].invoice_id != invoice_id,
+            is_paid_since=await _is_paid_since(unit, relays),
         )
         return decide(situation, self.policy)
 
@@ -315,6 +316,15 @@ class Dunner:
             promise_days=self.policy.promise_max_days if may_promise else 0,
             export_notice=self.policy.export_notice,
         )
+
+
+async def _is_paid_since(unit: Unit, relays: list[HostedRelay]) -> bool:
+    for relay in relays:
+        if _is_within_reach(relay):
+            newest = (await invoices.of_relay(unit.tx, relay.id))[-1]
+            if newest.status == "paid":
+                return True
+    return False
 
 
 def _is_within_reach(relay: HostedRelay) -> bool:

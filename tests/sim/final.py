@@ -224,6 +224,8 @@ def _relays(world: SimWorld) -> None:
         ]
         # By policy a relay comes back once all that is owed for it is paid.
         owes = {"open", "uncollectible", "draft"} & set(carriers)
+        if state == "ended" and _is_over(world, relay_id):
+            continue
         if carriers and carriers[-1] == "paid" and not owes and not is_up:
             world.violate("M13", f"relay {name} ({state}) is paid and not up")
     for key, count in sorted(used.items()):
@@ -231,6 +233,21 @@ def _relays(world: SimWorld) -> None:
             world.violate(
                 "M12", f"{key[0][:4]} has {count} {key[1]} relays up and {seats[key]} are billed"
             )
+
+
+def _is_over(world: SimWorld, relay_id: str) -> bool:
+    """It came to the end of the timeline on one invoice while a later one that carries others as
+    well was still open, and was paid after that (docs/left.md)."""
+    return bool(
+        _rows(
+            world,
+            "SELECT 1 FROM invoice_relays l JOIN dunning_windows w ON w.invoice_id = l.invoice_id "
+            "AND w.outcome = 'ended' JOIN invoice_relays later ON later.relay_id = l.relay_id "
+            "JOIN dunning_windows p ON p.invoice_id = later.invoice_id AND p.due_at > w.due_at "
+            "AND p.outcome = 'paid' AND p.closed_at > w.closed_at WHERE l.relay_id = ?",
+            relay_id,
+        )
+    )
 
 
 def _is_unsettled(world: SimWorld, tenant: str) -> bool:

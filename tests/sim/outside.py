@@ -94,7 +94,8 @@ class OutsideStripe:
             self.world.say(f"stripe: {kind} {body.get('id')} {what}")
             self.world.told[kind] += 1
             if kind == "invoice.finalized":
-                self.world.opened_at[body["id"]] = self.world.clock.now()
+                # The first: what is injected later opens nothing anew.
+                self.world.opened_at.setdefault(body["id"], self.world.clock.now())
             self.world.webhook(event)
 
         def watched_tell(kind: str, obj: Any) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.sim.mutants import hunt
 from tests.sim.run import run_seed
+from tests.sim.years import SMALL, run_years
 
 SEEDS = 24
 FOUND_BY_THE_HUNT = {
@@ -57,3 +58,10 @@ def test_a_seed_is_reproducible() -> None:
 )
 def test_a_planted_bug_is_caught(name: str) -> None:
     assert hunt(name, range(30)) is not None
+
+
+def test_months_of_tenants_converge() -> None:
+    """A small share of `make sim-years`: every event type, Stripe away for a week, the bot away."""
+    result = run_years(0, SMALL)
+    told = "\n".join([*result.trace[-40:], *(f"{v.rule}: {v.text}" for v in result.violations)])
+    assert not result.violations, told

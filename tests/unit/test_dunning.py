@@ -248,3 +248,22 @@ def test_c29_a_relay_comes_back_by_what_is_still_owed() -> None:
     each = Policy(restore="each")
     assert allows_relay([window(day=3)], each)
     assert not allows_relay([window(day=7)], each)
+
+
+@pytest.mark.parametrize(
+    ("day", "paid_since", "verdict"),
+    [
+        (10, True, Wait("a later invoice for it is paid")),
+        (10, False, Take(Step(30, Action.END))),
+        (7, True, Take(Step(10, Action.STOP))),
+    ],
+)
+def test_m13_the_end_does_not_take_what_a_later_invoice_is_paid_for(
+    day: int, paid_since: bool, verdict: object
+) -> None:
+    """Two-year world, seed 0: July unpaid, August paid by card, and on 30 July + 30 days relays
+    that were paid until September ended."""
+    s = situation(
+        window=window(day=day, told_clock=0), clock=clock(60 * DAY_S), is_paid_since=paid_since
+    )
+    assert decide(s, Policy()) == verdict
