@@ -13,6 +13,7 @@ from unittest.mock import patch
 
 from billing import (
     collection,
+    dunning_clock,
     handlers,
     lease,
     observations,
@@ -273,6 +274,19 @@ def held_is_nothing() -> Any:
         patch.object(choice, "is_beyond_margin", wrong),
         patch.object(payments, "is_beyond_margin", wrong),
     )
+
+
+def dunning_through_outage() -> Any:
+    """Time counts for dunning although the bot, Stripe or our wallet was away (K7)."""
+    real = dunning_clock.advance
+
+    def wrong(clock: Any, *, now: int, billing_now: int, down: Any, away_after_s: int) -> Any:
+        last = clock.beat_billing_at if clock.beat_billing_at is not None else billing_now
+        moved = real(clock, now=now, billing_now=billing_now, down=(), away_after_s=away_after_s)
+        elapsed_s = clock.elapsed_s + max(0, billing_now - last)
+        return dataclasses.replace(moved, elapsed_s=elapsed_s)
+
+    return patch.object(dunning_clock, "advance", wrong)
 
 
 def written_late() -> Any:
