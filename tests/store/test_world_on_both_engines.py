@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from billing.card_model import Card
+from billing.model import InboxEvent
+from billing.retention import Retention
 from billing.store.engine import MigratableEngine
+from bot.control_events import EventControl
 from tests.books import check_all
 from tests.world import ALICE, World
 
@@ -79,3 +83,37 @@ async def test_the_lease_passes_on_with_a_higher_fence(engine: MigratableEngine)
     assert not await world.lease.renew()
     await second.lease.release()
     assert await world.lease.take()
+
+
+async def test_cards_events_and_their_retention(engine: MigratableEngine) -> None:
+    """V4: the pages, the looks, dead letters and what is forgotten mean the same on both."""
+    world = await a_world(engine)
+    world.stripe.has_portal = False
+    await order(world, "alice")
+    for _ in range(2):
+        await world.card_commands.card(await world.command("card"))
+    await world.settle_down()
+    said = [facts for kind, facts in await world.messages() if kind == "card_page"]
+    assert len(said) == 1, "asked for twice, made once"
+    left = world.stripe.complete(str(said[0]["url"]).rpartition("/")[2])
+    await world.pass_time(2 * 3600, step=600)
+    (card,) = await world.all(Card, "cards.get", tenant=ALICE)
+    assert (card.method_id, card.look_due_at, card.wanted_method_id) == (left, None, None)
+    assert [i.paid_by for i in await world.invoices()] == ["card"]
+    control = EventControl(world.rt)
+    replayed = await control.replay([], since=0, only_failed=False)
+    assert replayed["events"] > 5
+    await world.settle_down()
+    world.stripe.detach(left)
+    await world.settle_down()
+    (customer,) = world.stripe.books.customers.values()
+    (sub,) = world.stripe.books.subscriptions.values()
+    world.stripe.books.cancel(sub)
+    customer.deleted = True
+    world.stripe.books.tell("customer.deleted", customer)
+    await world.settle_down()
+    assert "account_closed" in [kind for kind, _ in await world.messages()]
+    events = await world.all(InboxEvent, "events.newest", count=1000)
+    assert {e.state for e in events} <= {"handled", "ignored"}
+    retention = Retention(world.rt)
+    assert await retention.run_once(world.clock.now() + 91 * 86400) == len(events)
