@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from billing.audit_rules import (
+    BookedRefund,
     Difference,
     StoreSide,
     StripeSide,
@@ -18,7 +19,7 @@ from billing.ledger import Balances
 from billing.model import Connection, Invoice, PaymentRequest, Settlement, Tenant
 from billing.store import ledger, tenants
 from billing.store.engine import Engine
-from billing.views import CustomerView, InvoiceView
+from billing.views import CustomerView, InvoiceView, RefundView
 from wallet.ports import NotFound, Payee, Transaction, Unreachable, WalletError
 
 LOOKUPS_MAX: Final = 200
@@ -35,6 +36,10 @@ class StripeBooks(Protocol):
 
     async def all_customers(self) -> Sequence[CustomerView]:
         """Every customer of the account that is not deleted, newest first."""
+        ...
+
+    async def all_refunds(self) -> Sequence[RefundView]:
+        """Every refund of the account's card payments, newest first."""
         ...
 
 
@@ -67,12 +72,17 @@ class Auditor:
         return Report(lasting, second.sums, second.compared)
 
     async def _look(self) -> Report:
-        stripe = StripeSide(await self.stripe.all_invoices(), await self.stripe.all_customers())
+        stripe = StripeSide(
+            await self.stripe.all_invoices(),
+            await self.stripe.all_customers(),
+            await self.stripe.all_refunds(),
+        )
         store, ours = await self._store()
         wallet = await self._wallet(store, ours)
         seen = f"{len(wallet.received)} payments to our wallet"
         compared = (
-            f"{len(stripe.invoices)} invoices and {len(stripe.customers)} customers at Stripe",
+            f"{len(stripe.invoices)} invoices, {len(stripe.customers)} customers "
+            f"and {len(stripe.refunds)} refunds at Stripe",
             seen if wallet.why_not is None else f"not our wallet: {wallet.why_not}",
         )
         return Report(tuple(compare(store, stripe, wallet)), store.by_tenant, compared)
@@ -91,6 +101,10 @@ class Auditor:
                 by_invoice=await ledger.sums(tx, "ledger.by_invoice"),
                 by_hash=await ledger.sums(tx, "ledger.by_payment_hash"),
                 out_of_band=await ledger.sums(tx, "ledger.out_of_band"),
+                card_refunds={
+                    row.stripe_id: row
+                    for row in await tx.fetch_all(BookedRefund, "ledger.card_refunds")
+                },
                 unbooked=await tx.fetch_all(Unbooked, "ledger.refunds_unbooked"),
             )
             payee = await tenants.payee(tx)

@@ -13,7 +13,7 @@ from billing.ledger import MSAT, Account, Balances, invoice_position
 from billing.model import Invoice, PaymentRequest, RequestState, Settlement, SettlementState, Tenant
 from billing.money import format_fiat, format_sats
 from billing.rails.issue import noted_in
-from billing.views import CustomerView, InvoiceView
+from billing.views import CustomerView, InvoiceView, RefundView
 from wallet.ports import Transaction
 
 PAID_BY_KEY: Final = "purser_paid_by"
@@ -42,6 +42,16 @@ class Unbooked:
 
 
 @dataclass(frozen=True, slots=True)
+class BookedRefund:
+    """A card refund that the books have, by Stripe's id of it."""
+
+    stripe_id: str
+    tenant: str
+    amount_minor: int
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
 class StoreSide:
     """The database in one transaction; the ledger as sums."""
 
@@ -53,15 +63,17 @@ class StoreSide:
     by_invoice: Mapping[str, Balances]
     by_hash: Mapping[str, Balances]
     out_of_band: Mapping[str, Balances]
+    card_refunds: Mapping[str, BookedRefund]
     unbooked: Sequence[Unbooked]
 
 
 @dataclass(frozen=True, slots=True)
 class StripeSide:
-    """Every invoice and customer of the account."""
+    """Every invoice, customer and card refund of the account."""
 
     invoices: Sequence[InvoiceView]
     customers: Sequence[CustomerView]
+    refunds: Sequence[RefundView] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +103,7 @@ def compare(store: StoreSide, stripe: StripeSide, wallet: WalletSide) -> list[Di
             )
             for row in store.unbooked
         ),
+        *_card_refunds(store, stripe),
         *_wallet(store, wallet),
         *_sums(store, stripe),
     ]
@@ -158,6 +171,7 @@ def _customers(store: StoreSide, stripe: StripeSide) -> Iterator[Difference]:
             subject = tenant.customer_id or tenant.pubkey
             text = (
                 f"customer balance: Stripe has {_credit(there)}, the books have {_credit(booked)}"
+                "; if it was changed by hand: purser books adopt"
             )
             yield Difference("customer_balance", subject, tenant.pubkey, text)
     stored = {tenant.pubkey: tenant.customer_id for tenant in store.tenants}
@@ -192,6 +206,30 @@ def _out_of_band(store: StoreSide, stripe: StripeSide) -> Iterator[Difference]:
             f"it differs by {_told(held)}"
         )
         yield Difference("paid_without_money", invoice_id, tenants.get(invoice_id), text)
+
+
+def _card_refunds(store: StoreSide, stripe: StripeSide) -> Iterator[Difference]:
+    """What Stripe gave back to cards, one by one."""
+    owners, listed = _owners(store, stripe), {view.id: view for view in stripe.refunds}
+    for view in listed.values():
+        tenant, booked = owners.get(view.customer_id or ""), store.card_refunds.get(view.id)
+        is_final = view.status == "succeeded"
+        if tenant is None or (not is_final and booked is None):
+            continue
+        said = f"Stripe's refund {view.id} of {format_fiat(view.amount_minor, view.currency)}"
+        if booked is None:
+            yield Difference("refund_unbooked", view.id, tenant, f"{said} is not booked")
+        elif not is_final:
+            text = f"{said} is {view.status}, and booked as paid out"
+            yield Difference("refund_bounced", view.id, tenant, text)
+        elif (booked.amount_minor, booked.currency) != (view.amount_minor, view.currency):
+            text = f"{said} is booked as {format_fiat(booked.amount_minor, booked.currency)}"
+            yield Difference("refund_amount", view.id, tenant, text)
+    for booked in store.card_refunds.values():
+        if booked.stripe_id not in listed:
+            text = f"{format_fiat(booked.amount_minor, booked.currency)} are booked as given back "
+            text += "to a card; Stripe does not list that refund"
+            yield Difference("refund_missing", booked.stripe_id, booked.tenant, text)
 
 
 # --- money --------------------------------------------------------------------------------------

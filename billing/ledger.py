@@ -316,6 +316,14 @@ def credit_granted(operation_id: str, tenant: str, amount_minor: int, currency: 
     return Entry(f"credit:{operation_id}", "credit_granted", tenant, made.of)
 
 
+def balance_adopted(operation_id: str, tenant: str, credit_minor: int, currency: str) -> Entry:
+    """Somebody changed the balance in the Dashboard, and an operator had it booked."""
+    made = Balances()
+    made.add((Account.GOODWILL, currency), credit_minor)
+    made.add((Account.CREDIT, currency), -credit_minor)
+    return Entry(f"adopted:{operation_id}", "balance_adopted", tenant, made.of)
+
+
 def refunded(
     refund_id: str,
     tenant: str,

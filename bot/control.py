@@ -86,6 +86,10 @@ class Operator(Protocol):
         """Decide a refund in place of a spending wallet that cannot."""
         ...
 
+    async def adopt_balance(self, pubkey: str, *, reason: str) -> Json:
+        """Book a customer balance that was changed at Stripe by hand (billing.adopt_balance)."""
+        ...
+
     async def replay_events(
         self, event_ids: Sequence[str], *, since: int | None, only_failed: bool
     ) -> Json:
@@ -134,6 +138,9 @@ CALLS: Final[Mapping[str, Call]] = {
     ),
     "decide_refund": lambda operator, args: operator.decide_refund(
         str(args["refund"]), paid=args["paid"] is True, reason=str(args["reason"])
+    ),
+    "adopt_balance": lambda operator, args: operator.adopt_balance(
+        str(args["pubkey"]), reason=str(args["reason"])
     ),
     "replay_events": lambda operator, args: operator.replay_events(
         [str(event_id) for event_id in args["event_ids"]],
@@ -268,6 +275,10 @@ class RemoteOperator:
 
     async def decide_refund(self, refund: str, *, paid: bool, reason: str) -> Json:
         found: Json = await self._ask("decide_refund", refund=refund, paid=paid, reason=reason)
+        return found
+
+    async def adopt_balance(self, pubkey: str, *, reason: str) -> Json:
+        found: Json = await self._ask("adopt_balance", pubkey=pubkey, reason=reason)
         return found
 
     async def replay_events(

@@ -120,6 +120,10 @@ class LocalOperator:
         """See `bot.control_refunds`."""
         return await RefundControl(self.core).decide(refund, paid=paid, reason=reason)
 
+    async def adopt_balance(self, pubkey: str, *, reason: str) -> Json:
+        """See `bot.control_refunds`."""
+        return await RefundControl(self.core).adopt_balance(pubkey, reason=reason)
+
     async def replay_events(
         self, event_ids: Sequence[str], *, since: int | None, only_failed: bool
     ) -> Json:

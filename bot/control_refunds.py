@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
+from billing.adopt_balance import AdoptRefused, BalanceAdopter
 from billing.errors import ConfigurationWrong
 from billing.money import format_fiat, from_decimal
 from billing.refund_desk import RefundDesk, RefundRefused
@@ -13,6 +14,7 @@ from billing.store import invoices
 from bot.build import Core
 from bot.control import ControlRefused, Json
 from bot.logs import redact
+from bot.nostr.nip19 import npub_encode
 
 MAX_REASON_CHARS = 240
 """One line of the audit log, and of Stripe's credit note."""
@@ -65,6 +67,18 @@ class RefundControl:
         except RefundRefused as error:
             raise ControlRefused(str(error)) from None
         return _shown(made)
+
+    async def adopt_balance(self, pubkey: str, *, reason: str) -> Json:
+        """Stripe's balance of this tenant becomes the books': {tenant, credit}."""
+        adopter = BalanceAdopter(self.core.rt, self.core.stripe)
+        try:
+            made = await adopter.adopt(pubkey, _reason(reason))
+        except AdoptRefused as error:
+            raise ControlRefused(str(error)) from None
+        return {
+            "tenant": npub_encode(pubkey),
+            "credit_booked": format_fiat(made.credit_minor, made.currency),
+        }
 
     def _desk(self) -> RefundDesk:
         return RefundDesk(self.core.rt, self.core.stripe, self.core.rates)

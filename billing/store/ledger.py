@@ -124,6 +124,14 @@ async def post_credit(
     return await post(unit, ledger.credit_granted(operation_id, tenant, amount_minor, currency))
 
 
+async def post_adopted(
+    unit: Unit, operation_id: str, tenant: str, credit_minor: int, currency: str
+) -> bool:
+    """A balance changed by hand at Stripe, in the transaction that names who had it booked."""
+    entry = ledger.balance_adopted(operation_id, tenant, credit_minor, currency)
+    return await post(unit, entry)
+
+
 async def post_refund(
     unit: Unit,
     refund_id: str,

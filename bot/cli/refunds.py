@@ -91,6 +91,30 @@ def credit(
     _show(run_async(_ask(load(config), ask)), as_json)
 
 
+books_app = typer.Typer(help="The books: what only an operator may put right.")
+
+
+@books_app.command()
+def adopt(
+    tenant: Annotated[str, typer.Argument(metavar="NPUB", help="The tenant (npub or hex).")],
+    reason: ReasonOption,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Book a customer balance that somebody changed in Stripe's Dashboard.
+
+    Only the one difference that [bold]audit[/bold] names [bold]customer_balance[/bold]; nothing is
+    changed at Stripe.
+    """
+    try:
+        pubkey = parse_pubkey(tenant)
+    except Nip19Error as error:
+        fail(str(error), Exit.USAGE)
+    made = run_async(_ask(load(config), lambda o: o.adopt_balance(pubkey, reason=reason)))
+    made.pop("next", None)
+    _show(made, as_json)
+
+
 async def _ask(config: Config, ask: Callable[[Operator], Awaitable[Json]]) -> Json:
     from bot.control_local import open_operator
 

@@ -54,6 +54,8 @@ async def test_a_card_refund_is_made_once_found_again_and_told(stage: Stage) -> 
     assert made.payment_intent_id is not None
     charge = made.payment_intent_id.replace("pi_", "ch_", 1)
     assert [view.id for view in await stage.gateway.refunds_of_charge(charge)] == [made.id]
+    (of_all,) = await stage.gateway.all_refunds()
+    assert (of_all.id, of_all.customer_id) == (made.id, invoice.customer_id)
 
 
 async def test_more_than_the_card_paid_is_refused(stage: Stage) -> None:

@@ -45,3 +45,10 @@ async def test_the_books_agree_beside_a_running_bot(scene: Scene, tmp_path: Path
     assert "$1.23" in difference["text"]
     told = await purser(scene, "audit")
     assert (told.code, customer["id"] in told.out) == (1, True)
+
+    adopted = await purser(
+        scene, "books", "adopt", difference["tenant"], "--reason", "a gift", "--json"
+    )
+    assert adopted.code == 0, adopted
+    assert json.loads(adopted.out)["credit_booked"] == "$1.23"
+    assert (await purser(scene, "audit")).code == 0

@@ -113,6 +113,9 @@ class FakeRefunds:
         self._tell("refund.created", view.id, "refund", view.customer_id)
         return view
 
+    async def all_refunds(self) -> Sequence[RefundView]:
+        return await self._call("all_refunds", {}, lambda: list(self.refunds.values())[::-1])
+
     async def refunds_of(self, invoice_id: str) -> Sequence[RefundView]:
         def body() -> Sequence[RefundView]:
             found = [v for v in self.refunds.values() if v.payment_intent_id == f"pi_{invoice_id}"]

@@ -8,14 +8,18 @@ from typing import Any
 
 import pytest
 
+from billing.adopt_balance import AdoptRefused, BalanceAdopter
 from billing.audit import Auditor, Report
 from billing.ledger import MSAT, Account, LedgerRow
+from billing.model import Activity
 from billing.refunds import RefundWay
 from billing.store import ledger
+from billing.unit import facts_of
 from tests import engines
 from tests.books import ListingPayee
 from tests.fakes.stripe_books import Invoice
 from tests.unit.billing.conftest import MakeWorld
+from tests.unit.billing.test_c18_refunds import paid_by_card
 from tests.world import ALICE, World
 from wallet.ports import Transaction
 
@@ -197,6 +201,78 @@ async def test_a_balance_changed_at_stripe_is_named(world: World) -> None:
     assert "$2.50" in row.text
 
 
+@pytest.mark.parametrize("change", [-250, 130])
+async def test_c20_a_balance_changed_at_stripe_is_booked_when_an_operator_says_so(
+    world: World, change: int
+) -> None:
+    await late_money(world)  # $4.00 of credit stand there
+    (customer,) = world.stripe.books.customers.values()
+    adopter = BalanceAdopter(world.rt, world.stripe)
+    with pytest.raises(AdoptRefused, match="agree"):
+        await adopter.adopt(ALICE, "nothing")
+    customer.balance_minor += change
+    calls = len(world.stripe.calls)
+    made = await adopter.adopt(ALICE, "a gift")
+    assert (made.credit_minor, made.currency) == (-change, "usd")
+    written = {name for name, _ in world.stripe.calls[calls:]}
+    assert written == {"customer", "all_invoices", "all_customers", "all_refunds"}
+    assert await found(world) == []
+    sums = (await audit(world)).sums[ALICE]
+    assert sums.get(Account.GOODWILL, "usd") == -change
+    line = (await world.all(Activity, "activity.of_subject", subject=customer.id))[-1]
+    assert (line.kind, facts_of(line.facts)["reason"]) == ("operator.balance_adopted", "a gift")
+    with pytest.raises(AdoptRefused, match="agree"):
+        await adopter.adopt(ALICE, "again")
+
+
+async def test_c20_nothing_is_adopted_while_something_else_differs_or_moves(world: World) -> None:
+    await paid(world)
+    (customer,) = world.stripe.books.customers.values()
+    customer.balance_minor -= 250
+    adopter = BalanceAdopter(world.rt, world.stripe)
+    invoice = only_invoice(world)
+    invoice.status, invoice.remaining, invoice.paid, invoice.off_stripe = "open", 400, 0, 0
+    with pytest.raises(AdoptRefused, match="something else differs"):
+        await adopter.adopt(ALICE, "too early")
+    invoice.status, invoice.remaining, invoice.paid, invoice.off_stripe = "paid", 0, 400, 400
+
+    def moves(name: str, arguments: object) -> None:
+        if name == "all_refunds":
+            customer.balance_minor -= 1
+
+    world.stripe.after = moves
+    with pytest.raises(AdoptRefused, match="this very moment"):
+        await adopter.adopt(ALICE, "while it moves")
+    world.stripe.after = lambda name, arguments: None
+    with pytest.raises(AdoptRefused, match="no tenant"):
+        await adopter.adopt(BOB, "who?")
+
+
+async def test_c18_card_refunds_are_compared_with_stripes_list(world: World) -> None:
+    invoice_id = await paid_by_card(world)
+    await world.refund_desk.refund(invoice_id, 100, None, "ours")
+    await world.settle_down()
+    theirs = world.stripe.made_in_dashboard(invoice_id, 50)
+    await world.settle_down()
+    assert await found(world) == []
+    (ours,) = [r for r in world.stripe.refunds.values() if r.id != theirs.id]
+    unseen = world.stripe.made_in_dashboard(invoice_id, 25)
+    world.stripe.refunds[theirs.id] = replace(theirs, status="failed")
+    world.stripe.refunds[ours.id] = replace(ours, amount_minor=99)
+    assert sorted(await found(world)) == sorted(
+        [
+            ("refund_unbooked", unseen.id),
+            ("refund_bounced", theirs.id),
+            ("refund_amount", ours.id),
+        ]
+    )
+    del world.stripe.refunds[ours.id], world.stripe.refunds[theirs.id]
+    await world.settle_down()
+    assert sorted(await found(world)) == sorted(
+        [("refund_missing", ours.id), ("refund_missing", theirs.id)]
+    )
+
+
 async def test_an_invoice_that_stripe_unpaid_is_named_everywhere_it_shows(world: World) -> None:
     await paid(world)
     invoice = only_invoice(world)
@@ -357,6 +433,9 @@ async def test_what_is_under_way_while_we_look_is_no_difference(world: World) ->
 
         async def all_customers(self) -> Any:
             return await world.stripe.all_customers()
+
+        async def all_refunds(self) -> Any:
+            return await world.stripe.all_refunds()
 
     assert invoice.id in books.invoices
     report = await Auditor(world.engine, Late(), ListingPayee(world.payee)).audit()
