@@ -116,20 +116,19 @@ def key_from_arguments() -> Any:
         operation = await real(tx, rt, kind, subject)
         return dataclasses.replace(operation, id=f"op_{kind}_{subject}")
 
-    plan = subscription_sync.SubscriptionSync._change_of
+    new = subscription_sync.new_change
 
-    def planned(self: Any, tenant: Any, step: Any, wanted: Any, ordered: Any) -> Any:
-        change = plan(self, tenant, step, wanted, ordered)
-        if change is None:
-            return None
-        key = f"{tenant.pubkey[:8]}:{change.kind}:{change.quantities}"
+    def planned(rt: Any, tenant: str, kind: str, quantities: str, relays: Any, **more: Any) -> Any:
+        key = f"{tenant[:8]}:{kind}:{quantities}"
         return dataclasses.replace(
-            change, items_operation_id=f"items:{key}", invoice_operation_id=f"invoice:{key}"
+            new(rt, tenant, kind, quantities, relays, **more),
+            items_operation_id=f"items:{key}",
+            invoice_operation_id=f"invoice:{key}",
         )
 
     return _all(
         patch.object(operations, "begin", wrong),
-        patch.object(subscription_sync.SubscriptionSync, "_change_of", planned),
+        patch.object(subscription_sync, "new_change", planned),
     )
 
 
@@ -314,29 +313,34 @@ def _all(*patches: Any) -> Iterator[None]:
         yield
 
 
-MUTANTS: dict[str, Callable[[], Any]] = {
-    make.__name__: make
-    for make in (
-        unknown_is_failed,
-        intent_after_effect,
-        in_flight_failed_on_restart,
-        new_request_before_death,
-        key_from_arguments,
-        payload_trusted,
-        error_is_unpaid,
-        late_money_ignored,
-        lock_per_process,
-        card_without_intent,
-        void_money_dropped,
-        shown_is_sent_to_a_wallet,
-        hash_not_noted,
-        claimed_preimage_is_paid,
-        open_auto_advance,
-        held_is_nothing,
-        written_late,
-        refusal_after_resend,
-    )
+WITHIN: dict[Callable[[], Any], int] = {
+    unknown_is_failed: 30,
+    intent_after_effect: 20,
+    in_flight_failed_on_restart: 100,
+    new_request_before_death: 30,
+    key_from_arguments: 60,
+    payload_trusted: 60,
+    error_is_unpaid: 40,
+    late_money_ignored: 60,
+    lock_per_process: 20,
+    card_without_intent: 20,
+    void_money_dropped: 40,
+    shown_is_sent_to_a_wallet: 60,
+    hash_not_noted: 20,
+    claimed_preimage_is_paid: 20,
+    open_auto_advance: 60,
+    held_is_nothing: 300,
+    written_late: 60,
+    refusal_after_resend: 100,
+    dunning_through_outage: 200,
 }
+"""How many seeds, from 0 on, find each. Some three times what it took when it was written down
+(docs/simulation.md): the world goes on being widened, and then the same seeds are other lives."""
+MUTANTS = {make.__name__: make for make in WITHIN}
+
+
+class NoProof(AssertionError):
+    """The planted bug crashed, or the seed fails without it: that catches nothing."""
 
 
 def hunt(name: str, seeds: range) -> tuple[int, str] | None:
@@ -346,22 +350,30 @@ def hunt(name: str, seeds: range) -> tuple[int, str] | None:
             result = run_seed(seed)
             if result.violations:
                 first = result.violations[0]
+                if first.rule == "bug":
+                    raise NoProof(f"{name}: seed {seed}: {first.text[-500:]}")
                 return number, f"{first.rule}: {first.text[:100]}"
     return None
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.sim.mutants")
-    parser.add_argument("--seeds", type=int, default=200, help="give up after so many")
+    parser.add_argument("--seeds", type=int, help="look at so many, whatever is stated")
     parser.add_argument("--start", type=int, default=0)
     parser.add_argument("names", nargs="*", default=[])
     args = parser.parse_args()
     missed = 0
+    print("| planted bug | what it does | caught by | seeds | within |")
+    print("| --- | --- | --- | --- | --- |")
     for name in args.names or MUTANTS:
-        caught = hunt(name, range(args.start, args.start + args.seeds))
+        within = args.seeds or WITHIN[MUTANTS[name]]
+        caught = hunt(name, range(args.start, args.start + within))
+        if caught is not None and run_seed(args.start + caught[0] - 1).violations:
+            raise NoProof(f"seed {args.start + caught[0] - 1} fails without {name}")
         missed += caught is None
-        told = f"caught after {caught[0]:4d} seeds by {caught[1]}" if caught else "NOT CAUGHT"
-        print(f"{name:30} {told}", flush=True)
+        rule, seeds = (caught[1].partition(":")[0], str(caught[0])) if caught else ("NOBODY", "-")
+        what = (MUTANTS[name].__doc__ or "").rstrip(".")
+        print(f"| `{name}` | {what} | {rule} | {seeds} | {within} |", flush=True)
     return 1 if missed else 0
 
 
