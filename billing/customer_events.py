@@ -67,7 +67,7 @@ async def on_customer_deleted(handlers: Handlers, event: InboxEvent) -> Answer:
                 "changes.finish", id=running.id, now=unit.now, outcome="the customer was deleted"
             )
         if ended is not None:
-            await on_ended(handlers.rt, unit, tenant, ended)
+            await on_ended(handlers.rt, unit, tenant, ended, handlers.catalogue)
         for invoice in await invoices.open_of_tenant(unit.tx, tenant.pubkey):
             await invoices.want_collection(unit.tx, invoice.id, due_at=unit.now)
         credit = await ledger.post_customer_gone(unit, tenant.pubkey, customer_id)

@@ -121,6 +121,7 @@ class SubscriptionEnder:
     async def _is_needed(self, unit: Unit, pubkey: str) -> bool:
         return any(
             relay.state is not RelayState.ENDED
+            and not relay.is_lapsed
             and not (relay.plan in self.catalogue and self.catalogue.get(relay.plan).is_free)
             for relay in await tenants.relays_of(unit.tx, pubkey)
         )

@@ -1,11 +1,19 @@
-"""Says whether a tenant is in good standing: pays, and owes nothing."""
+"""Says whether a tenant pays and owes nothing, on which more may be given before or back after."""
 
 from __future__ import annotations
 
-from billing.model import RelayState
+from typing import Final, Literal, TypeAlias
+
+from billing.model import RelayState, Tenant
 from billing.plan_changes import Provision
-from billing.store import invoices, tenants
+from billing.store import invoices, refunds, tenants
 from billing.unit import Unit
+
+StopPolicy: TypeAlias = Literal["period_end", "now_with_credit"]
+"""When stopping the last paid relay ends the subscription."""
+UNPAID: Final = frozenset({"draft", "open", "uncollectible"})
+PERIODS: Final = frozenset({"subscription_create", "subscription_cycle"})
+"""Stripe's billing reasons of the invoices that pay for a period."""
 
 
 async def owes_nothing(unit: Unit, pubkey: str, provision: Provision) -> bool:
@@ -18,7 +26,30 @@ async def owes_nothing(unit: Unit, pubkey: str, provision: Provision) -> bool:
     if tenant is None or tenant.subscription_status != "active":
         return False
     statuses = [invoice.status for invoice in await invoices.of_tenant(unit.tx, pubkey)]
-    if "paid" not in statuses or {"draft", "open", "uncollectible"} & set(statuses):
+    if "paid" not in statuses or UNPAID & set(statuses):
         return False
     relays = await tenants.relays_of(unit.tx, pubkey)
     return all(r.state not in (RelayState.LIMITED, RelayState.STOPPED) for r in relays)
+
+
+async def credit_is_due(unit: Unit, tenant: Tenant) -> bool:
+    """Whether what is left of the period was paid for: its own invoice and every other is paid, and
+    nothing of them went back. Never credit for time never paid."""
+    owed = await invoices.of_tenant(unit.tx, tenant.pubkey)
+    periods = [
+        invoice
+        for invoice in owed
+        if invoice.subscription_id == tenant.subscription_id and invoice.billing_reason in PERIODS
+    ]
+    if not periods or periods[-1].status != "paid":
+        return False
+    if any(invoice.status in UNPAID for invoice in owed):
+        return False
+    since = [invoice for invoice in owed if invoice.created_at >= periods[-1].created_at]
+    given_back = [
+        refund
+        for invoice in since
+        for refund in await refunds.of_invoice(unit.tx, invoice.id)
+        if refund.state != "failed"
+    ]
+    return not given_back

@@ -11,6 +11,7 @@ from billing import invoices as effects
 from billing.errors import StripeMissing
 from billing.handling import Answer, Ignored, NotYet
 from billing.model import InboxEvent, Tenant
+from billing.plans import Catalogue
 from billing.ports import StripeGateway
 from billing.store import invoices, tenants
 from billing.subscription_changes import store_subscription
@@ -28,6 +29,7 @@ class Handlers:
 
     rt: Runtime
     stripe: StripeGateway
+    catalogue: Catalogue | None = None
 
     async def on_invoice(self, event: InboxEvent) -> Answer:
         """Mirror it and let collection look; every invoice event is only a hint to re-fetch."""
@@ -63,7 +65,7 @@ class Handlers:
         async def effect(unit: Unit) -> None:
             await store_subscription(unit, tenant.pubkey, view)
             if view.is_terminal:
-                await on_ended(self.rt, unit, tenant, view)
+                await on_ended(self.rt, unit, tenant, view, self.catalogue)
             if event.type == "customer.subscription.trial_will_end":
                 await _tell_of_trial(unit, tenant, view)
             await tenants.want_sync(unit.tx, tenant.pubkey, due_at=unit.now)

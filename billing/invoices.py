@@ -75,8 +75,7 @@ async def _first_sight(unit: Unit, invoice: Invoice) -> None:
         carried = [
             relay.id
             for relay in await tenants.relays_of(unit.tx, invoice.tenant)
-            if relay.state not in (RelayState.ENDED, RelayState.PENDING_PAYMENT)
-            and relay.stop_requested_at is None
+            if relay.state is not RelayState.PENDING_PAYMENT and relay.is_renewed
         ]
         await invoices.link_relays(unit.tx, invoice.id, carried)
     if invoice.status in ("draft", "open"):
@@ -95,14 +94,18 @@ async def is_orphaned(unit: Unit, invoice_id: str) -> bool:
     """All that it is for was given up: relays that ended without ever coming up, changes of plan
     that were undone; or it was dunned to the end: nothing is owed on it any more."""
     carried = await invoices.relays_of(unit.tx, invoice_id)
-    is_over = all(relay.state is RelayState.ENDED for relay in carried)
+    is_over = all(relay.state is RelayState.ENDED or relay.is_lapsed for relay in carried)
     if carried and is_over and await dunning.has_ended(unit.tx, invoice_id):
         return True
     changes = await plan_changes.of_invoice(unit.tx, invoice_id)
     return bool(carried or changes) and all(
-        [relay.state is RelayState.ENDED and relay.activated_at is None for relay in carried]
+        [_was_given_up(relay) for relay in carried]
         + [change.state is PlanChangeState.UNDONE for change in changes]
     )
+
+
+def _was_given_up(relay: HostedRelay) -> bool:
+    return relay.is_lapsed or (relay.state is RelayState.ENDED and relay.activated_at is None)
 
 
 async def date_stops(unit: Unit, invoice_id: str, until: int) -> None:
@@ -128,6 +131,14 @@ async def _on_paid(unit: Unit, invoice: Invoice, view: InvoiceView) -> None:
     if view.covers_until is not None:
         await date_stops(unit, invoice.id, view.covers_until)
     await tenants.want_sync(unit.tx, invoice.tenant, due_at=unit.now)
+    if invoice.total_minor < 0:
+        await unit.say(
+            f"invoice:{invoice.id}:credit",
+            invoice.tenant,
+            "stop_credit",
+            credit_minor=-invoice.total_minor,
+            currency=invoice.currency,
+        )
     if invoice.total_minor > 0:
         named = await invoices.named_relays(unit.tx, invoice.id)
         new_plan = {change.relay_id for change in changed}

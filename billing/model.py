@@ -93,6 +93,7 @@ class Tenant:
     sync_attempts: int
     sync_wishes: int
     ending_subscription_id: str | None
+    seats: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,11 @@ class HostedRelay:
             and self.stop_requested_at is None
             and self.lapses_at is None
         )
+
+    @property
+    def is_lapsed(self) -> bool:
+        """Nothing pays for it and nothing is ordered: it waits for its tenant's `resume`."""
+        return self.state is RelayState.PENDING_PAYMENT and self.lapses_at is not None
 
 
 @dataclass(frozen=True, slots=True)

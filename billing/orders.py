@@ -6,8 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from billing import plan_effects
 from billing.desk import Command, Desk, answer
-from billing.model import HostedRelay, RelayState, may_pay
+from billing.good_standing import StopPolicy, credit_is_due
+from billing.model import HostedRelay, RelayState, Tenant, may_pay
 from billing.plans import Catalogue, Plan
 from billing.store import invoices, tenants
 from billing.store.engine import ConstraintViolated
@@ -16,6 +18,9 @@ from billing.unit import Fact, Unit
 NAME: Final = re.compile(r"[a-z][a-z0-9-]{1,30}[a-z0-9]")
 """A DNS label of 3 to 32 characters: it becomes a host name."""
 
+LAST_HOUR_S: Final = 3600
+"""Before a renewal nothing is credited: it may be drafted while the relay is being stopped."""
+
 
 @dataclass(slots=True)
 class Orders:
@@ -23,6 +28,7 @@ class Orders:
 
     desk: Desk
     catalogue: Catalogue
+    stop_policy: StopPolicy = "period_end"
 
     async def plans(self, command: Command) -> None:
         """What can be bought."""
@@ -120,11 +126,13 @@ class Orders:
             "stops_at": relay.stops_at,
             "stopping": int(relay.stop_requested_at is not None),
             "expires_at": relay.expires_at,
+            "lapsed": int(relay.is_lapsed),
+            "lapsing": int(relay.lapses_at is not None),
             "problem": relay.sync_error,
         }
 
     async def stop(self, command: Command, name: str, *, confirmed: bool) -> None:
-        """Stop at the end of the paid period; asked twice, done once."""
+        """Stop at the end of the paid period, or now with credit; asked twice, done once."""
         async with self.desk.serve(command) as unit:
             if unit is None:
                 return
@@ -132,20 +140,24 @@ class Orders:
             if relay is None or relay.tenant != command.sender:
                 await answer(unit, command, "no_such_relay", name=name[:40])
                 return
-            tenant = await tenants.get(unit.tx, command.sender)
-            paid_until = tenant.period_end if tenant is not None else None
-            runs_on = relay.activated_at is not None and not self._is_free(relay)
-            billed_with = await _billed_with(unit, relay)
-            stops_at = paid_until if runs_on and paid_until is not None else unit.billing_now
-            if relay.stop_requested_at is not None:
+            if relay.stop_requested_at is not None and relay.lapses_at is None:
                 await answer(
                     unit, command, "already_stopping", name=relay.name, stops_at=relay.stops_at
                 )
                 return
+            tenant = await tenants.get(unit.tx, command.sender)
+            assert tenant is not None
+            runs_on = _is_up(relay) and not self._is_free(relay)
+            billed_with = await _billed_with(unit, relay)
+            credited = await self._is_credited(unit, tenant, relay)
+            stops_at = relay.stops_at or (tenant.period_end if runs_on else None)
+            if stops_at is None or credited:
+                stops_at = unit.billing_now
             facts: dict[str, Fact] = {
                 "name": relay.name,
                 "stops_at": stops_at,
-                "at_once": not runs_on,
+                "at_once": not runs_on or credited,
+                "credited": credited,
                 "billed_with": billed_with,
             }
             if not confirmed:
@@ -156,17 +168,48 @@ class Orders:
                 await self._stop(unit, command, relay, None if billed_with else stops_at)
                 await answer(unit, command, "stopping", request_id=None, **facts)
 
+    async def _is_credited(self, unit: Unit, tenant: Tenant, relay: HostedRelay) -> bool:
+        """The last paid relay, with `stop = "now_with_credit"`: it ends now, and what was paid and
+        not used becomes credit. Not just before a renewal, which might be made meanwhile."""
+        if self.stop_policy != "now_with_credit" or self._is_free(relay):
+            return False
+        others = [
+            other
+            for other in await tenants.relays_of(unit.tx, relay.tenant)
+            if other.id != relay.id and not self._is_free(other)
+            if other.is_renewed or _is_up(other)
+        ]
+        is_due = tenant.period_end is not None and (
+            tenant.period_end > unit.billing_now + LAST_HOUR_S
+        )
+        is_running = relay.state is RelayState.ACTIVE and relay.is_renewed
+        return is_due and is_running and not others and await credit_is_due(unit, tenant)
+
     def _is_free(self, relay: HostedRelay) -> bool:
         return relay.plan in self.catalogue and self.catalogue.get(relay.plan).is_free
 
     async def _stop(
         self, unit: Unit, command: Command, relay: HostedRelay, stops_at: int | None
     ) -> None:
+        await plan_effects.drop_all(unit, relay, "the relay was stopped")
+        if relay.is_lapsed:
+            # Nothing runs and nothing is ordered: its name is free now.
+            await tenants.move_relay(unit.tx, relay, RelayState.ENDED, now=unit.now)
+        await unit.tx.execute("relays.stop_for_good", id=relay.id)
         await unit.tx.execute("relays.request_stop", id=relay.id, now=unit.now, stops_at=stops_at)
         await tenants.want_sync(unit.tx, command.sender, due_at=unit.now)
         await unit.record(
             "relay.stop_requested", tenant=command.sender, subject=relay.id, stops_at=stops_at
         )
+
+
+def _is_up(relay: HostedRelay) -> bool:
+    """It was paid for and has not ended or lapsed."""
+    return relay.activated_at is not None and relay.state in (
+        RelayState.ACTIVE,
+        RelayState.LIMITED,
+        RelayState.STOPPED,
+    )
 
 
 async def _billed_with(unit: Unit, relay: HostedRelay) -> list[str]:

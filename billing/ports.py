@@ -136,7 +136,12 @@ class StripeGateway(RefundGateway, CardGateway, Protocol):
         self, operation_id: str, subscription_id: str, cancel: bool
     ) -> SubscriptionView: ...
 
-    async def cancel_subscription(self, operation_id: str, subscription_id: str) -> None: ...
+    async def cancel_subscription(
+        self, operation_id: str, subscription_id: str, *, credit: bool = False
+    ) -> None:
+        """At once; one that has ended already is fine. With `credit` what is left of the period
+        goes to the customer's balance, by a last invoice of a negative total."""
+        ...
 
     async def create_pending_invoice(
         self, operation_id: str, *, customer_id: str, subscription_id: str

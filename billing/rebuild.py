@@ -353,6 +353,7 @@ async def _living(unit: Unit, pubkey: str) -> Counter[str]:
         relay.plan
         for relay in await tenants.relays_of(unit.tx, pubkey)
         if relay.state is not RelayState.ENDED
+        and not relay.is_lapsed
         and (relay.expires_at is None or relay.expires_at > unit.billing_now)
     )
 

@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 
+from billing import lapses, plan_effects
 from billing.model import HostedRelay, PlanChange, RelayState
 from billing.open_money import is_with_renewal, may_be_paid
 from billing.parallel import by_group
@@ -144,21 +145,32 @@ class RelayKeeper:
             )
 
     async def _run_out(self) -> None:
-        """Stops that were asked for take effect; orders that were never paid end."""
+        """Stops that were asked for take effect; orders that were never paid lapse, and what nobody
+        resumed ends."""
         async with self.rt.unit() as unit:
             for relay in await unit.tx.fetch_all(
                 HostedRelay, "relays.stops_due", billing_now=unit.billing_now
             ):
-                await self._end(unit, relay, "relay_stopped")
+                if relay.lapses_at is None:
+                    await self._end(unit, relay, "relay_stopped")
+                else:
+                    await lapses.lapse(unit, relay, self.catalogue, "lapsed")
             for relay in await unit.tx.fetch_all(
                 HostedRelay, "relays.expires_due", billing_now=unit.billing_now
             ):
-                if not await _money_may_come(unit, relay):
-                    await self._end(unit, relay, "order_expired")
+                if relay.is_lapsed:
+                    await self._end(unit, relay, "name_released")
+                elif await _money_may_come(unit, relay):
+                    continue
+                elif relay.stop_requested_at is not None:
+                    await self._end(unit, relay, "relay_stopped")
+                else:
+                    await lapses.lapse(unit, relay, self.catalogue, "order_expired")
 
     async def _end(self, unit: Unit, relay: HostedRelay, message: str) -> None:
         if not await tenants.move_relay(unit.tx, relay, RelayState.ENDED, now=unit.now):
             return
+        await plan_effects.drop_all(unit, relay, "the relay ended")
         await unit.record("relay.ended", tenant=relay.tenant, subject=relay.id, because=message)
         await unit.say(
             f"relay:{relay.id}:ended:{relay.wanted_rev}",

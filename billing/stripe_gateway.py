@@ -324,15 +324,17 @@ class StripeSdkGateway(StripeCards):
             operation_id, subscription_id, {"cancel_at_period_end": cancel}
         )
 
-    async def cancel_subscription(self, operation_id: str, subscription_id: str) -> None:
-        """At once, without proration or a last invoice; one that has ended already is fine."""
+    async def cancel_subscription(
+        self, operation_id: str, subscription_id: str, *, credit: bool = False
+    ) -> None:
+        """See `StripeGateway.cancel_subscription`."""
         options = options_for(operation_id)
         try:
             await self._raw(
                 subscription_id,
                 _PAY,
                 lambda: self._v1.subscriptions.cancel_async(
-                    subscription_id, {"prorate": False, "invoice_now": False}, options
+                    subscription_id, {"prorate": credit, "invoice_now": credit}, options
                 ),
             )
         except StripeRejected:

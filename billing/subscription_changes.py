@@ -19,6 +19,7 @@ from billing.ports import StripeGateway
 from billing.stated_relays import state_relays
 from billing.store import invoices, plan_changes, tenants
 from billing.store.operations import NEW_KEY_AFTER_S, NEW_KEY_AFTER_TRIES
+from billing.subscription_watch import seats_text
 from billing.unit import Runtime, Unit
 from billing.views import InvoiceView, ItemChange, Prorations, SubscriptionView
 
@@ -67,6 +68,14 @@ class Changer:
                         change.kind == "cancel",
                     )
                     await self._done(tenant, change, view, change.kind)
+                case "cancel_now":
+                    await self.stripe.cancel_subscription(
+                        change.items_operation_id,
+                        _subscription_of(tenant),
+                        credit=bool(json.loads(change.quantities)["credit"]),
+                    )
+                    view = await self.stripe.subscription(_subscription_of(tenant))
+                    await self._done(tenant, change, view, change.quantities)
                 case _:
                     raise AssertionError(change.kind)
         except StripeRejected as error:
@@ -247,6 +256,17 @@ class Changer:
     ) -> None:
         async with self.rt.unit() as unit:
             await store_subscription(unit, tenant.pubkey, view)
+            await unit.tx.execute(
+                "tenants.set_seats",
+                pubkey=tenant.pubkey,
+                subscription_id=view.id,
+                seats=seats_text(view),
+            )
+            if change.kind in ("cancel", "keep"):
+                ending = view.id if view.cancel_at_period_end else None
+                await unit.tx.execute(
+                    "tenants.set_ending", pubkey=tenant.pubkey, subscription_id=ending
+                )
             await _finish(unit, change, outcome)
             await unit.record(
                 "subscription.changed",

@@ -1,67 +1,129 @@
-"""What follows when Stripe has ended a subscription, told by an event or by a look (C9, K3)."""
+"""What follows when a subscription ends, or is set to end, without its tenant's relays saying so.
+
+One rule for events, sync and reconcile: relays run to the end of what was paid for them (M13), then
+they lapse; nothing new is ordered behind their tenant's back (C9), and `resume` undoes it.
+"""
 
 from __future__ import annotations
 
-from billing.model import HostedRelay, RelayState, Tenant
+from collections.abc import Iterable
+
+from billing import lapses
+from billing.model import HostedRelay, PlanChangeState, RelayState, Tenant
+from billing.plans import Catalogue
 from billing.standing import owed_for
-from billing.store import invoices, tenants
+from billing.store import invoices, plan_changes, tenants
 from billing.unit import Runtime, Unit
 from billing.views import SubscriptionView
 
+_NEVER_UP = (RelayState.ENDED, RelayState.PENDING_PAYMENT)
 
-async def on_ended(rt: Runtime, unit: Unit, tenant: Tenant, view: SubscriptionView) -> None:
-    """Stripe ended it. Relays that were to stop end by their own date; the others lose what is
-    no longer paid for, and nothing new is ordered for them behind the tenant's back (C9)."""
-    if view.status != "canceled":
-        return
+
+async def on_ended(
+    rt: Runtime,
+    unit: Unit,
+    tenant: Tenant,
+    view: SubscriptionView,
+    catalogue: Catalogue | None = None,
+) -> None:
+    """Told by an event or by a look. One that expired before its first payment has nothing that
+    runs: its orders run out by their own time (billing.lapses)."""
+    if view.status == "canceled":
+        await ended(rt, unit, tenant, view.period_end, view.id, catalogue)
+
+
+async def ended(
+    rt: Runtime,
+    unit: Unit,
+    tenant: Tenant,
+    period_end: int | None,
+    subscription_id: str,
+    catalogue: Catalogue | None,
+) -> None:
+    """It is `canceled`. Relays that were to stop end by their own date; orders that wait for their
+    first payment stay orders. `period_end`: of what its last invoice was for."""
+    lapsing: list[str] = []
     for relay in await tenants.relays_of(unit.tx, tenant.pubkey):
-        if relay.state in (RelayState.ENDED, RelayState.PENDING_PAYMENT):
+        if relay.state in _NEVER_UP or not relay.is_renewed:
             continue
-        if relay.stop_requested_at is not None:
+        if relay.activated_at is not None and await owed_for(unit, relay, besides=""):
+            # Cancelled over an unpaid renewal, as a Dashboard setting does after the last retry:
+            # it is limited, stopped and ended by its timeline, and paying still brings it back.
+            await lapses.request_lapse(unit, relay, None, "canceled unpaid")
             continue
-        if await _leave_to_dunning(unit, relay):
+        stops_at = await _paid_until(unit, relay, period_end, catalogue)
+        if stops_at is None or not await lapses.request_lapse(unit, relay, stops_at, "canceled"):
             continue
-        stops_at = await _paid_until(unit, relay, view)
-        if stops_at is None:
-            continue
-        await unit.tx.execute("relays.request_stop", id=relay.id, now=unit.now, stops_at=stops_at)
-        await unit.record(
-            "relay.stop_requested", tenant=tenant.pubkey, subject=relay.id, because="canceled"
-        )
-        await unit.say(
-            f"relay:{relay.id}:canceled:{view.id}",
-            tenant.pubkey,
-            "stopping",
-            name=relay.name,
-            stops_at=stops_at,
-        )
+        lapsing.append(relay.name)
+        await _tell(unit, relay, subscription_id, stops_at)
+    if lapsing:
         await rt.alarm(
             unit,
-            f"canceled:{view.id}",
-            f"Subscription {view.id} of tenant {tenant.pubkey[:16]}… was cancelled at Stripe; "
-            "its relays stop when what is paid runs out. The tenant can order again.",
+            f"canceled:{subscription_id}",
+            f"Subscription {subscription_id} of tenant {tenant.pubkey[:16]}… was cancelled at "
+            f"Stripe; {', '.join(lapsing)} stop when what is paid runs out. The tenant was told, "
+            "and can resume them.",
         )
 
 
-async def _leave_to_dunning(unit: Unit, relay: HostedRelay) -> bool:
-    """Cancelled over an unpaid renewal, as a Dashboard setting does after the last retry: the relay
-    is limited, stopped and ended by its timeline, and paying still brings it back. It is not
-    renewed: its next order is the tenant's own (C9)."""
-    if relay.activated_at is None or not await owed_for(unit, relay, besides=""):
-        return False
-    await unit.tx.execute("relays.request_stop", id=relay.id, now=unit.now, stops_at=None)
-    await unit.record(
-        "relay.stop_requested", tenant=relay.tenant, subject=relay.id, because="canceled unpaid"
+async def set_to_end(
+    rt: Runtime, unit: Unit, tenant: Tenant, view: SubscriptionView, relays: Iterable[HostedRelay]
+) -> int:
+    """Somebody, in the Dashboard or the portal, had it end with its period: that stands, and is
+    noticed once. `relays`: those in it. Returns how many of them lapse."""
+    await unit.tx.execute("tenants.set_ending", pubkey=tenant.pubkey, subscription_id=view.id)
+    stops_at = max(view.period_end or 0, unit.billing_now)
+    lapsing: list[str] = []
+    for relay in relays:
+        if relay.state not in _NEVER_UP and await lapses.request_lapse(
+            unit, relay, stops_at, "set to end at Stripe"
+        ):
+            lapsing.append(relay.name)
+            await _tell(unit, relay, view.id, stops_at)
+    if lapsing:
+        await rt.alarm(
+            unit,
+            f"set_to_end:{view.id}:{stops_at}",
+            f"Subscription {view.id} of tenant {tenant.pubkey[:16]}… was set to end at Stripe; "
+            f"{', '.join(lapsing)} stop with it. The tenant was told, and can resume them.",
+        )
+    return len(lapsing)
+
+
+async def set_to_run(unit: Unit, tenant: Tenant, relays: Iterable[HostedRelay]) -> int:
+    """Whoever set it to end took that back: so do its relays."""
+    await unit.tx.execute("tenants.set_ending", pubkey=tenant.pubkey, subscription_id=None)
+    count = 0
+    for relay in relays:
+        if relay.lapses_at is not None and relay.state not in _NEVER_UP:
+            count += await unit.tx.execute("relays.keep", id=relay.id)
+            await unit.record("relay.kept", tenant=relay.tenant, subject=relay.id)
+    return count
+
+
+async def _tell(unit: Unit, relay: HostedRelay, subscription_id: str, stops_at: int) -> None:
+    await unit.say(
+        f"relay:{relay.id}:lapsing:{subscription_id}:{stops_at}",
+        relay.tenant,
+        "lapsing",
+        name=relay.name,
+        stops_at=stops_at,
     )
-    return True
 
 
-async def _paid_until(unit: Unit, relay: HostedRelay, view: SubscriptionView) -> int | None:
-    """When a relay of a cancelled subscription stops: not before what was paid runs out (M13).
-    None: no invoice carries it, so it is free and none of this subscription's business."""
+async def _paid_until(
+    unit: Unit, relay: HostedRelay, period_end: int | None, catalogue: Catalogue | None
+) -> int | None:
+    """When a relay of a cancelled subscription stops: not before what was paid runs out (M13), and
+    at once where nothing was. None: it is free and none of this subscription's business."""
+    if catalogue is not None and relay.plan in catalogue and catalogue.get(relay.plan).is_free:
+        return None
     carriers = await invoices.of_relay(unit.tx, relay.id)
     if not carriers:
-        return None
+        return None if catalogue is None else unit.billing_now
     if any(invoice.status in ("draft", "open", "uncollectible") for invoice in carriers):
         return unit.billing_now
-    return max(unit.billing_now, view.period_end or 0)
+    change = await plan_changes.live_of(unit.tx, relay.id)
+    if change is not None and change.state is PlanChangeState.SCHEDULED and change.next_at:
+        return max(unit.billing_now, change.next_at)
+    return max(unit.billing_now, period_end or 0)

@@ -14,8 +14,8 @@ import structlog
 
 from billing.customers import CustomerBook
 from billing.errors import ConfigurationWrong, PurserError, StripeMissing, StripeRejected
-from billing.good_standing import owes_nothing
-from billing.model import Change, HostedRelay, PlanChange, Tenant
+from billing.good_standing import StopPolicy, credit_is_due, owes_nothing
+from billing.model import Change, HostedRelay, PlanChange, RelayState, Tenant
 from billing.parallel import by_group
 from billing.plan_changes import Provision, Seats, count_seats
 from billing.plan_orders import PlanOrders
@@ -32,7 +32,8 @@ from billing.subscription_changes import (
     store_change,
     store_subscription,
 )
-from billing.subscription_end import on_ended
+from billing.subscription_end import ended, on_ended
+from billing.subscription_watch import notice
 from billing.subscriptions import (
     AddItems,
     CancelAtPeriodEnd,
@@ -69,6 +70,7 @@ class SubscriptionSync:
     changer: Changer
     email_domain: str | None = None
     provision: Provision = "paid"
+    stop: StopPolicy = "period_end"
     prices: PriceBook = field(init=False)
     plan_orders: PlanOrders = field(init=False)
 
@@ -115,11 +117,10 @@ class SubscriptionSync:
                 current = await tenants.get(unit.tx, tenant.pubkey)
                 assert current is not None
                 seen_wishes = current.sync_wishes
-                relays = await tenants.relays_of(unit.tx, tenant.pubkey)
                 running = await unit.tx.fetch_one(Change, "changes.running", tenant=tenant.pubkey)
             if running is None:
                 try:
-                    running = await self._plan(current, relays)
+                    running = await self._plan(current)
                 except _Ended:
                     continue
                 if running is None:
@@ -136,22 +137,23 @@ class SubscriptionSync:
 
     # --- what is to be done ---------------------------------------------------------------------
 
-    async def _plan(self, tenant: Tenant, relays: list[HostedRelay]) -> Change | None:
-        async with self.rt.unit() as unit:
-            live = {
-                c.relay_id: c for c in await plan_changes.live_of_tenant(unit.tx, tenant.pubkey)
-            }
-            uncarried = await tenants.uncarried(unit.tx, tenant.pubkey)
-        seats = count_seats(relays, live, uncarried, self.catalogue)
-        if not seats.all_ids and tenant.customer_id is None:
+    async def _plan(self, tenant: Tenant) -> Change | None:
+        wishes = await self._wishes(tenant)
+        if not wishes.seats.all_ids and tenant.customer_id is None:
             return None
         tenant = await CustomerBook(self.rt, self.stripe, self.email_domain).ensure(tenant)
         actual = await self._actual(tenant)
-        if actual is None or actual.is_terminal:
-            # Nothing is begun for an order whose time has run out: it ends in a moment (C25).
-            now = self.rt.clock.billing_now()
-            relays = [r for r in relays if r.expires_at is None or r.expires_at > now]
-            seats = count_seats(relays, live, uncarried, self.catalogue)
+        if actual is not None:
+            # What is seen there may change what is wished: an end is everybody's to set.
+            async with self.rt.unit() as unit:
+                fresh = await tenants.get(unit.tx, tenant.pubkey)
+                assert fresh is not None
+                in_it = [r for r in wishes.relays if r.id in wishes.seats.all_ids]
+                await notice(self.rt, unit, fresh, actual, in_it, wishes.relays)
+        is_running = actual is not None and not actual.is_terminal
+        # Nothing is begun for an order whose time has run out: it ends in a moment (C25).
+        wishes = await self._wishes(tenant, living_only=not is_running)
+        seats = wishes.seats
         priced = price_relays(
             seats.staying,
             seats.ordered,
@@ -163,13 +165,26 @@ class SubscriptionSync:
             # Money for the first invoice that died may still come and pay for this; its request's
             # death asks for this comparison again.
             return None
-        if isinstance(step, InSync) and actual is not None and not actual.is_terminal:
-            return await self.plan_orders.next_upgrade(tenant, live.values())
+        if isinstance(step, InSync) and is_running:
+            return await self.plan_orders.next_upgrade(tenant, wishes.live.values())
         async with self.rt.unit() as unit:
-            change = await self._change_of(unit, tenant, step, seats)
+            change = await self._change_of(unit, tenant, step, wishes)
             if change is not None:
+                live = wishes.live
                 await _begin(unit, change, [live[r] for r in seats.ordered_ids if r in live])
         return change
+
+    async def _wishes(self, tenant: Tenant, *, living_only: bool = False) -> _Wishes:
+        async with self.rt.unit() as unit:
+            relays = await tenants.relays_of(unit.tx, tenant.pubkey)
+            live = {
+                c.relay_id: c for c in await plan_changes.live_of_tenant(unit.tx, tenant.pubkey)
+            }
+            uncarried = await tenants.uncarried(unit.tx, tenant.pubkey)
+            now = unit.billing_now
+        if living_only:
+            relays = [r for r in relays if r.expires_at is None or r.expires_at > now]
+        return _Wishes(relays, live, count_seats(relays, live, uncarried, self.catalogue))
 
     async def _money_may_come(self, tenant: Tenant) -> bool:
         async with self.rt.unit() as unit:
@@ -177,8 +192,9 @@ class SubscriptionSync:
         return isinstance(count, int) and count > 0
 
     async def _change_of(
-        self, unit: Unit, tenant: Tenant, step: Step, seats: Seats
+        self, unit: Unit, tenant: Tenant, step: Step, wishes: _Wishes
     ) -> Change | None:
+        seats = wishes.seats
         # A first invoice carries every relay; an addition only what was ordered, so that paying it
         # never brings up a relay that another invoice carries.
         relays = seats.ordered_ids
@@ -195,9 +211,21 @@ class SubscriptionSync:
                 kind, what = "set", dump_changes(changes)
             case CancelAtPeriodEnd():
                 kind, what = "cancel", "{}"
+                if self.stop == "now_with_credit" and not self._runs_on(wishes.relays, unit):
+                    is_due = await credit_is_due(unit, tenant)
+                    kind, what = "cancel_now", json.dumps({"credit": is_due})
             case KeepRunning():
                 kind, what = "keep", "{}"
         return new_change(self.rt, tenant.pubkey, kind, what, relays)
+
+    def _runs_on(self, relays: list[HostedRelay], unit: Unit) -> bool:
+        """Whether something that was paid for runs beyond now."""
+        return any(
+            relay.state in (RelayState.ACTIVE, RelayState.LIMITED, RelayState.STOPPED)
+            and not self.catalogue.get(relay.plan).is_free
+            and (relay.stops_at is None or relay.stops_at > unit.billing_now)
+            for relay in relays
+        )
 
     async def _actual(self, tenant: Tenant) -> SubscriptionView | None:
         """The one living subscription, by its id or, where that is over or unknown, by asking for
@@ -213,17 +241,38 @@ class SubscriptionSync:
         if view is None or view.is_terminal:
             listed = await self.stripe.subscriptions_of(tenant.customer_id)
             follower = next((other for other in listed if not other.is_terminal), None)
-        is_over = view is not None and view.is_terminal and follower is None
+        known = tenant.subscription_id
+        is_over = known is not None and follower is None and (view is None or view.is_terminal)
         async with self.rt.unit() as unit:
+            if known is not None and view is None:
+                await unit.tx.execute(
+                    "tenants.clear_subscription",
+                    pubkey=tenant.pubkey,
+                    subscription_id=known,
+                    status="canceled",
+                )
             for seen in (view, follower):
                 if seen is not None:
                     await store_subscription(unit, tenant.pubkey, seen)
             if view is not None and is_over:
                 # The event that would have told is lost or late (K3).
-                await on_ended(self.rt, unit, tenant, view)
+                await on_ended(self.rt, unit, tenant, view, self.catalogue)
+            elif known is not None and is_over:
+                # Stripe does not know it any more: as if it had been cancelled.
+                end = tenant.period_end
+                await ended(self.rt, unit, tenant, end, known, self.catalogue)
         if is_over:
             raise _Ended
         return follower or view
+
+
+@dataclass(frozen=True, slots=True)
+class _Wishes:
+    """What the relays ask for, as read at one moment; `live` by relay id."""
+
+    relays: list[HostedRelay]
+    live: dict[str, PlanChange]
+    seats: Seats
 
 
 async def _begin(unit: Unit, change: Change, ordered: list[PlanChange]) -> None:

@@ -51,6 +51,7 @@ from billing.refund_worker import RefundWorker
 from billing.relays import RelayKeeper
 from billing.reseal import Resealer
 from billing.resolver import Resolver
+from billing.resumes import Resumes
 from billing.retention import Retention
 from billing.settlements import Placer
 from billing.spending import SpenderBook
@@ -247,12 +248,13 @@ def _build_intake(core: Core) -> Intake:
     desk = Desk(rt, _policy(config))
     services = Services(
         desk,
-        Orders(desk, core.catalogue),
+        Orders(desk, core.catalogue, config.subscriptions.stop),
         Accounts(desk, config.dunning_policy()),
         WalletCommands(desk, core.book),
         Promises(desk, config.dunning_policy()),
         PlanDesk(desk, core.catalogue),
         CardCommands(desk, "card" in config.collection.rails, config.stripe.card_page),
+        Resumes(desk, core.catalogue),
     )
     inbox = Inbox(
         clock=core.clock,
@@ -280,11 +282,15 @@ def _build_workers(core: Core) -> Workers:
         Changer(rt, stripe, config.stripe.due_days),
         email_domain=config.stripe.email_domain,
         provision=provision,
+        stop=config.subscriptions.stop,
     )
     reconciler = Reconciler(rt, stripe, core.catalogue, livemode=config.livemode)
     return Workers(
         events=EventWorker(
-            rt, Handlers(rt, stripe), livemode=config.livemode, account=config.stripe.account
+            rt,
+            Handlers(rt, stripe, core.catalogue),
+            livemode=config.livemode,
+            account=config.stripe.account,
         ),
         sync=sync,
         plans=PlanWorker(rt, sync.plan_orders.pricer, core.catalogue, provision),

@@ -23,6 +23,7 @@ from billing.dunning_evidence import Investigator
 from billing.dunning_worker import Dunner
 from billing.errors import NoQuote
 from billing.events import EventWorker
+from billing.good_standing import StopPolicy
 from billing.handlers import Handlers
 from billing.inbox import parse_event
 from billing.ingest import columns
@@ -64,6 +65,7 @@ from billing.refund_memory import RefundMemory
 from billing.refund_worker import RefundWorker
 from billing.relays import RelayKeeper
 from billing.resolver import Resolver
+from billing.resumes import Resumes
 from billing.settlements import Placer
 from billing.store import tenants
 from billing.store.engine import MigratableEngine
@@ -321,6 +323,7 @@ class World:
         self.days_until_due: int | None = None
         self.email_domain: str | None = None
         self.provision: Provision = "paid"
+        self.stop_policy: StopPolicy = "period_end"
         self.commands = 0
         self.timeline = Timeline()
         self.away_after_s = 86_400
@@ -371,14 +374,16 @@ class World:
             Changer(rt, self.stripe, self.days_until_due),
             email_domain=self.email_domain,
             provision=self.provision,
+            stop=self.stop_policy,
         )
         self.plan_worker = PlanWorker(
             rt, self.sync.plan_orders.pricer, self.catalogue, self.provision
         )
-        self.events = EventWorker(rt, Handlers(rt, self.stripe), livemode=False)
+        self.events = EventWorker(rt, Handlers(rt, self.stripe, self.catalogue), livemode=False)
         self.outbox = OutboxWorker(rt, courier)
         self.desk = Desk(rt, Policy(None))
-        self.orders = Orders(self.desk, self.catalogue)
+        self.orders = Orders(self.desk, self.catalogue, self.stop_policy)
+        self.resumes = Resumes(self.desk, self.catalogue)
         self.plan_desk = PlanDesk(self.desk, self.catalogue)
         self.accounts = Accounts(self.desk, self.timeline)
         self.promises = Promises(self.desk, self.timeline)
@@ -438,7 +443,7 @@ class World:
         world.refund_wallets = self.refund_wallets
         world.timeline, world.quoter = self.timeline, self.quoter
         world.away_after_s = self.away_after_s
-        world.provision = self.provision
+        world.provision, world.stop_policy = self.provision, self.stop_policy
         world.stripe.before = world.stripe.after = lambda name, arguments: None
         world.payer, world.payer.witness = self.payer, world.witness
         world._build()

@@ -86,8 +86,14 @@ def _relays(f: Facts) -> str:
     rows = []
     for r in f["relays"]:
         row = f"{r['name']} – {r['plan']}, {STATES[str(r['state'])]}"
-        if r["stopping"]:
+        if r.get("lapsed"):
+            row = (
+                f"{r['name']} – {r['plan']}, off; to order it again: resume {r['name']} (its name "
+            )
+            row += f"is kept until {date(r['expires_at'])})"
+        elif r["stopping"]:
             row += f", stops on {date(r['stops_at'])}"
+            row += f"; to keep it: resume {r['name']}" if r.get("lapsing") else ""
         elif r["state"] == "pending_payment":
             row += f", order expires on {date(r['expires_at'])}"
         rows.append(row)
@@ -97,6 +103,11 @@ def _relays(f: Facts) -> str:
 def _confirm_stop(f: Facts) -> str:
     if f["billed_with"]:
         return f"{_billed_together(f)} To confirm: stop {f['name']} confirm"
+    if f.get("credited"):
+        return (
+            f"{f['name']} would end now, and what is paid and not used becomes your credit. To "
+            f"confirm: stop {f['name']} confirm"
+        )
     if f["at_once"]:
         return f"{f['name']} would end now. To confirm: stop {f['name']} confirm"
     return (
@@ -108,9 +119,14 @@ def _confirm_stop(f: Facts) -> str:
 def _stopping(f: Facts) -> str:
     if f.get("billed_with"):
         return f"{_billed_together(f)} Nothing more to do."
+    if f.get("credited"):
+        return f"{f['name']} ends now; your credit follows in a moment."
     if f.get("at_once"):
         return f"{f['name']} ends now."
-    return f"{f['name']} runs until {date(f['stops_at'])} and is not renewed. Nothing more to do."
+    return (
+        f"{f['name']} runs until {date(f['stops_at'])} and is not renewed. To take that back: "
+        f"resume {f['name']}"
+    )
 
 
 def _billed_together(f: Facts) -> str:
@@ -280,10 +296,17 @@ TEXTS: Final[Mapping[str, Text]] = {
     "stopping": _stopping,
     "relay_up": lambda f: f"{f['name']} is up: {f['url']}",
     "relay_stopped": lambda f: f"{f['name']} has stopped, as you asked. To order again: plans",
-    "order_expired": lambda f: (
-        f"The order of {f['name']} was not paid in time and has ended; nothing is owed for it. "
-        f"To order it again: new {f['name']} {f['plan']}"
-    ),
+    "order_expired": texts_plans.order_expired,
+    "lapsing": texts_plans.lapsing,
+    "lapsed": texts_plans.lapsed,
+    "ordering_again": texts_plans.ordering_again,
+    "name_released": texts_plans.name_released,
+    "resumed": texts_plans.resumed,
+    "resumes_later": texts_plans.resumes_later,
+    "resume_by_paying": texts_plans.resume_by_paying,
+    "nothing_to_resume": texts_plans.nothing_to_resume,
+    "plan_is_gone": texts_plans.plan_is_gone,
+    "stop_credit": texts_plans.stop_credit,
     "plan_pricing": texts_plans.plan_pricing,
     "plan_quote": texts_plans.plan_quote,
     "plan_no_price": texts_plans.plan_no_price,

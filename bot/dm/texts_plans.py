@@ -1,4 +1,4 @@
-"""The words about changes of plan."""
+"""The words about changes of plan, and about relays that lapse and go on."""
 
 from __future__ import annotations
 
@@ -114,3 +114,70 @@ _OVER = {
 def offer_over(f: Facts) -> str:
     words = _OVER.get(str(f["state"]), "That offer is over. Ask again: plan {name} {plan}")
     return words.format(name=f["name"], plan=f["plan"])
+
+
+def order_expired(f: Facts) -> str:
+    return (
+        f"The order of {f['name']} was not paid in time; nothing is owed for it. To order it "
+        f"again: resume {f['name']} (its name is kept until {date(f['kept_until'])})"
+    )
+
+
+def lapsing(f: Facts) -> str:
+    return (
+        f"The subscription of {f['name']} was ended at Stripe. It runs until "
+        f"{date(f['stops_at'])} and is not renewed. To keep it: resume {f['name']}"
+    )
+
+
+def lapsed(f: Facts) -> str:
+    return (
+        f"{f['name']} is off: what was paid for it has run out. To order it again: resume "
+        f"{f['name']} (its name is kept until {date(f['kept_until'])})"
+    )
+
+
+def ordering_again(f: Facts) -> str:
+    return f"What was paid for {f['name']} has run out. It is ordered again; its invoice follows."
+
+
+def name_released(f: Facts) -> str:
+    return (
+        f"{f['name']} was not ordered again and has ended; its name is free. To order it anew: "
+        f"new {f['name']} {f['plan']}"
+    )
+
+
+def resumed(f: Facts) -> str:
+    if f["free"] or f["renews_at"] is None:
+        return f"{f['name']} goes on. Nothing more to do."
+    return f"{f['name']} goes on and is renewed on {date(f['renews_at'])}. Nothing more to do."
+
+
+def resumes_later(f: Facts) -> str:
+    return (
+        f"{f['name']} is paid until {date(f['at'])}. Then it is ordered again by itself, and its "
+        "invoice follows. Nothing more to do."
+    )
+
+
+def resume_by_paying(f: Facts) -> str:
+    return f"{f['name']} goes on when what is owed for it is paid. Say pay for an invoice."
+
+
+def nothing_to_resume(f: Facts) -> str:
+    return f"{f['name']} is not being stopped. Nothing to do."
+
+
+def plan_is_gone(f: Facts) -> str:
+    return (
+        f"The plan of {f['name']} ({f['plan']}) is not offered any more. See plans, and ask the "
+        "operator to move it."
+    )
+
+
+def stop_credit(f: Facts) -> str:
+    return (
+        f"{amount(f, 'credit_minor')} that you paid and did not use is now your credit and is "
+        "used for the next invoice. Nothing to do."
+    )

@@ -208,9 +208,37 @@ async def _plan_changes(world: World) -> None:
     await world.pass_time(120, step=30)
     await confirm(await ask("pro"))
     await world.pass_time(26 * 3600, step=1800)
+    await world.pass_time(600, step=60)
+    await _lapses(world)
     world.stripe.before = _preview_fails
     await ask("pro")
     await world.pass_time(600, step=10)
+
+
+async def _lapses(world: World) -> None:
+    async def say(verb: str, **more: bool) -> None:
+        call = world.resumes.resume if verb == "resume" else world.orders.stop
+        await call(await world.command(verb), "alice", **more)
+        world.clock.advance(4)
+        await world.settle_down()
+
+    await say("resume")
+    await say("stop", confirmed=True)
+    await say("resume")
+    (sub,) = world.stripe.books.subscriptions.values()
+    world.stripe.books.cancel(sub)
+    await world.settle_down()
+    await say("resume")
+    world.payer.behaviour = "pays"
+    await world.pass_time(35 * 86400, step=86400)
+    world.orders.stop_policy = world.sync.stop = "now_with_credit"
+    await say("stop", confirmed=False)
+    await say("stop", confirmed=True)
+    await world.pass_time(7200, step=600)
+    world.orders.stop_policy = world.sync.stop = "period_end"
+    await world.orders.new(await world.command("new"), "alice", "basic")
+    await world.settle_down()
+    await world.pass_time(60, step=10)
 
 
 def _preview_fails(name: str, arguments: object) -> None:
@@ -247,6 +275,8 @@ def test_the_plays_say_nearly_everything(
         "wallet_needs_nip17": "only over NIP-04",
         "name_taken": "played as two commands in one second only",
         "too_many_commands": "in tests/unit/billing/test_straight_path.py",
+        "plan_is_gone": "only when the operator takes a plan away",
+        "resume_by_paying": "in tests/unit/billing/test_subscription_ends.py",
         "money_moved": "in tests/unit/billing/test_m09_m14_books.py",
     }
     played = {kind for kind, place in kinds_said() if not place.startswith(OWN_PLAYS)}

@@ -380,6 +380,19 @@ async def test_cancelling_at_the_periods_end(stage: Stage) -> None:
     assert await open_invoices(stage) == []
 
 
+async def test_cancelling_at_once_with_credit_gives_back_what_is_left(stage: Stage) -> None:
+    sub = await running(stage)
+    await stage.advance(10 * DAY_S)
+    await stage.gateway.cancel_subscription(op(), sub.id, credit=True)
+    assert (await stage.gateway.subscription(sub.id)).status == "canceled"
+    (last,) = await stage.gateway.open_invoices()
+    assert -280 < last.total_minor < -240
+    await stage.gateway.finalize_invoice(op(), last.id)
+    assert (await stage.gateway.invoice(last.id)).status == "paid"
+    customer = await stage.gateway.customer(sub.customer_id)
+    assert customer.balance_minor == last.total_minor
+
+
 async def test_cancelling_at_once_twice_is_fine(stage: Stage) -> None:
     sub = await running(stage)
     for _ in range(2):

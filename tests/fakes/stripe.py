@@ -423,13 +423,23 @@ class FakeStripe(FakeRefunds, FakeCards):
         arguments = {"subscription_id": subscription_id, "cancel": cancel}
         return await self._write("set_cancel_at_period_end", operation_id, arguments, body)
 
-    async def cancel_subscription(self, operation_id: str, subscription_id: str) -> None:
+    async def cancel_subscription(
+        self, operation_id: str, subscription_id: str, *, credit: bool = False
+    ) -> None:
         def body() -> None:
             sub = self._subscription(subscription_id)
-            if not sub.is_terminal:
-                self.books.cancel(sub)
+            if sub.is_terminal:
+                return
+            if credit and sub.status != "incomplete":
+                nothing = [(item, 0) for item in sub.items]
+                sub.pending += self._prorated(sub, nothing, None)
+            if credit and sub.pending:
+                last = self.books.draft(sub.customer, sub, sub.pending, "subscription_update", True)
+                last.finalizes_at = self.books.now + 3600
+                sub.pending = []
+            self.books.cancel(sub)
 
-        arguments = {"subscription_id": subscription_id}
+        arguments = {"subscription_id": subscription_id, "credit": credit}
         await self._write("cancel_subscription", operation_id, arguments, body)
 
     # --- invoices --------------------------------------------------------------------------

@@ -197,7 +197,7 @@ class Bot:
         self.rebuilder = Rebuilder(rt, stripe, resolver, sweeper, self.reconciler.subscriptions)
         self.life.work("rebuild", self.rebuild, self._is_to_rebuild)
         for name, gated in (
-            ("events", EventWorker(rt, Handlers(rt, stripe), livemode=False)),
+            ("events", EventWorker(rt, Handlers(rt, stripe, world.catalogue), livemode=False)),
             ("subscriptions", sync),
             ("cards", CardKeeper(rt, stripe)),
             ("plans", PlanWorker(rt, sync.plan_orders.pricer, world.catalogue)),

@@ -65,7 +65,7 @@ async def test_an_unpaid_order_ends_and_commands_answer(engine: MigratableEngine
         await call(await world.command("read"))
     await world.orders.stop(await world.command("stop"), "alice", confirmed=False)
     await world.pass_time(26 * 3600, step=3600)
-    assert [r.state.value for r in await world.relays(ALICE)] == ["ended"]
+    assert [r.is_lapsed for r in await world.relays(ALICE)] == [True]
     assert [i.status for i in await world.invoices()] == ["void"]
     await world.reconciler.run_once(world.clock.now())
 

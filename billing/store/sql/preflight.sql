@@ -5,7 +5,7 @@
 -- has not paid the one before is told of that instead.
 SELECT pubkey, name, customer_id, subscription_id, subscription_status,
     period_end, legacy_dm, created_at, sync_due_at, sync_attempts, sync_wishes,
-    ending_subscription_id
+    ending_subscription_id, seats
 FROM tenants
 WHERE subscription_id IS NOT NULL AND subscription_status IN ('active', 'past_due')
     AND period_end > :after AND period_end <= :until

@@ -39,13 +39,14 @@ INSERT INTO invoice_relays (invoice_id, relay_id) VALUES (:invoice_id, :relay_id
 ON CONFLICT (invoice_id, relay_id) DO NOTHING
 
 -- name: uncarried
--- Relays of a tenant that wait for payment and that no living invoice carries.
+-- Relays of a tenant that wait for payment and that no payable invoice carries. A paid one brought
+-- its relays up: where one waits again, that was for a time before.
 SELECT id FROM hosted_relays
 WHERE tenant = :tenant AND state = 'pending_payment' AND NOT EXISTS (
     SELECT 1 FROM invoice_relays
     JOIN invoices ON invoices.id = invoice_relays.invoice_id
     WHERE invoice_relays.relay_id = hosted_relays.id
-        AND invoices.status IN ('draft', 'open', 'paid')
+        AND invoices.status IN ('draft', 'open')
 )
 
 -- name: invoices_of
@@ -59,8 +60,52 @@ SET state = :to_state, wanted_rev = wanted_rev + 1, sync_due_at = :now, sync_att
     activated_at = CASE
         WHEN :to_state = 'active' AND activated_at IS NULL THEN CAST(:now AS BIGINT) ELSE activated_at
     END,
-    expires_at = CASE WHEN :to_state = 'pending_payment' THEN CAST(:expires_at AS BIGINT) ELSE NULL END
+    expires_at = CASE WHEN :to_state = 'pending_payment' THEN CAST(:expires_at AS BIGINT) ELSE NULL END,
+    lapses_at = CASE
+        WHEN :from_state = 'pending_payment' OR :to_state = 'pending_payment' THEN NULL ELSE lapses_at
+    END,
+    resumes = 0
 WHERE id = :id AND state = :from_state
+
+-- name: request_lapse
+-- Its subscription ended without its tenant saying so: not renewed, and at stops_at not ended but
+-- waiting for `resume`. The date may come later.
+UPDATE hosted_relays
+SET stop_requested_at = :now, stops_at = :stops_at, lapses_at = :billing_now, resumes = 0
+WHERE id = :id AND stop_requested_at IS NULL AND state <> 'ended'
+
+-- name: lapse
+-- Nothing pays for it any more: it waits for `resume`, and keeps its name until expires_at.
+UPDATE hosted_relays
+SET state = 'pending_payment', stop_requested_at = NULL, stops_at = NULL, resumes = 0,
+    lapses_at = COALESCE(lapses_at, :billing_now), expires_at = :expires_at,
+    wanted_rev = CASE WHEN activated_at IS NULL THEN wanted_rev ELSE wanted_rev + 1 END,
+    sync_due_at = CASE WHEN activated_at IS NULL THEN sync_due_at ELSE :now END, sync_attempts = 0
+WHERE id = :id AND state = :from_state AND state <> 'ended'
+
+-- name: order_again
+-- A lapsed relay is an order again, to be paid until expires_at (billing time).
+UPDATE hosted_relays SET lapses_at = NULL, resumes = 0, expires_at = :expires_at
+WHERE id = :id AND state = 'pending_payment' AND lapses_at IS NOT NULL
+
+-- name: keep
+-- A stop is taken back before it took effect.
+UPDATE hosted_relays SET stop_requested_at = NULL, stops_at = NULL, lapses_at = NULL, resumes = 0
+WHERE id = :id AND state IN ('active', 'limited', 'stopped')
+
+-- name: take_back_stop
+-- An order that was to end with its unpaid invoice is an order again.
+UPDATE hosted_relays SET stop_requested_at = NULL, stops_at = NULL
+WHERE id = :id AND state = 'pending_payment' AND lapses_at IS NULL
+
+-- name: resume_later
+-- When what was paid has run out it is ordered again by itself.
+UPDATE hosted_relays SET resumes = 1, lapses_at = COALESCE(lapses_at, :billing_now)
+WHERE id = :id AND stop_requested_at IS NOT NULL AND state IN ('active', 'limited', 'stopped')
+
+-- name: stop_for_good
+-- What was to lapse ends: its tenant said stop.
+UPDATE hosted_relays SET lapses_at = NULL, resumes = 0 WHERE id = :id AND lapses_at IS NOT NULL
 
 -- name: request_stop
 -- Stop at the end of the period; once.

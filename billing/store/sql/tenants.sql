@@ -10,28 +10,28 @@ ON CONFLICT (pubkey) DO NOTHING
 -- One tenant.
 SELECT pubkey, name, customer_id, subscription_id, subscription_status,
     period_end, legacy_dm, created_at, sync_due_at, sync_attempts, sync_wishes,
-    ending_subscription_id
+    ending_subscription_id, seats
 FROM tenants WHERE pubkey = :pubkey
 
 -- name: by_customer
 -- The tenant whose Stripe customer this is.
 SELECT pubkey, name, customer_id, subscription_id, subscription_status,
     period_end, legacy_dm, created_at, sync_due_at, sync_attempts, sync_wishes,
-    ending_subscription_id
+    ending_subscription_id, seats
 FROM tenants WHERE customer_id = :customer_id
 
 -- name: everyone
 -- All tenants, oldest first.
 SELECT pubkey, name, customer_id, subscription_id, subscription_status,
     period_end, legacy_dm, created_at, sync_due_at, sync_attempts, sync_wishes,
-    ending_subscription_id
+    ending_subscription_id, seats
 FROM tenants ORDER BY created_at, pubkey
 
 -- name: sync_due
 -- Tenants whose subscription is to be compared with their relays now.
 SELECT pubkey, name, customer_id, subscription_id, subscription_status,
     period_end, legacy_dm, created_at, sync_due_at, sync_attempts, sync_wishes,
-    ending_subscription_id
+    ending_subscription_id, seats
 FROM tenants WHERE sync_due_at <= :now ORDER BY sync_due_at, pubkey LIMIT :count
 
 -- name: want_sync
@@ -74,12 +74,16 @@ WHERE pubkey = :pubkey AND (subscription_id IS NULL OR subscription_id = :subscr
 -- The subscription reached a terminal state.
 UPDATE tenants
 SET subscription_id = NULL, subscription_status = :status, period_end = NULL,
-    ending_subscription_id = NULL
+    ending_subscription_id = NULL, seats = NULL
 WHERE pubkey = :pubkey AND subscription_id = :subscription_id
 
 -- name: set_ending
 -- It is known here that this subscription ends with its period; NULL: it runs on.
 UPDATE tenants SET ending_subscription_id = :subscription_id WHERE pubkey = :pubkey
+
+-- name: set_seats
+-- The subscription's quantities as they are known here.
+UPDATE tenants SET seats = :seats WHERE pubkey = :pubkey AND subscription_id = :subscription_id
 
 -- name: set_legacy_dm
 -- The kind of message the tenant last wrote with: 1 is kind 4.

@@ -14,6 +14,7 @@ from billing.desk import Command, Desk
 from billing.orders import Orders
 from billing.plan_desk import PlanDesk
 from billing.promises import Promises
+from billing.resumes import Resumes
 
 MAX_COMMAND_CHARS: Final = 2000
 """The longest useful command is a wallet URI with three relays."""
@@ -30,6 +31,7 @@ class Services:
     promises: Promises
     plan_desk: PlanDesk
     cards: CardCommands
+    resumes: Resumes
 
 
 Run: TypeAlias = Callable[[Services, Command, list[str]], Awaitable[None]]
@@ -84,6 +86,10 @@ async def _confirm(s: Services, command: Command, words: list[str]) -> None:
     await s.plan_desk.confirm(command, words[0])
 
 
+async def _resume(s: Services, command: Command, words: list[str]) -> None:
+    await s.resumes.resume(command, words[0])
+
+
 async def _wallet(s: Services, command: Command, words: list[str]) -> None:
     if not words:
         await s.wallets.show(command)
@@ -121,6 +127,7 @@ ENTRIES: Final = (
     Entry("plan", "plan <relay> <plan>", "what another plan would cost", _plan, 2, 2),
     Entry("confirm", "confirm <code>", "take what was offered", _confirm, 1, 1),
     Entry("stop", "stop <relay>", "end a relay with its paid period", _stop, 1, 2),
+    Entry("resume", "resume <relay>", "take a stop back, or order it again", _resume, 1, 1),
     Entry("wallet", "wallet <nwc uri>", "pay from this wallet from now on", _wallet, 0, 1),
     Entry("wallet off", "wallet off", "stop paying from it", _wallet),
     Entry("card", "card", "leave or change the card that pays", _card),

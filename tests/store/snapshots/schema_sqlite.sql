@@ -564,7 +564,7 @@ CREATE TABLE tenants (
     sync_due_at INTEGER,
     sync_attempts INTEGER NOT NULL DEFAULT 0,
     sync_wishes INTEGER NOT NULL DEFAULT 0
-, ending_subscription_id TEXT, seen_sweep INTEGER) STRICT;
+, ending_subscription_id TEXT, seats TEXT, seen_sweep INTEGER) STRICT;
 
 CREATE TRIGGER dunning_windows_guard BEFORE UPDATE ON dunning_windows
 WHEN OLD.closed_at IS NOT NULL AND (NEW.closed_at IS NULL OR NEW.outcome <> OLD.outcome)

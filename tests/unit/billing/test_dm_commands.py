@@ -44,6 +44,7 @@ async def say(world: World, text: str, *, legacy: bool = False) -> str:
         world.promises,
         world.plan_desk,
         world.card_commands,
+        world.resumes,
     )
     command = await world.command(verb_of(text))
     await dispatch(services, replace(command, legacy=legacy), text)

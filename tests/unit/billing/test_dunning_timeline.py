@@ -165,7 +165,7 @@ async def test_c9_paying_after_the_last_retry_brings_it_back_under_each_setting(
     await days(world, 35)
     if setting == "cancel":
         # Paid to the end of its period, not renewed, and told so.
-        assert await state(world) is RelayState.ENDED
+        assert (await world.relays())[0].is_lapsed
         assert "is not renewed" in await text_of(world, "stopping")
         assert len(world.stripe.books.subscriptions) == 1
     else:

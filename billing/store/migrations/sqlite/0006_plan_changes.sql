@@ -47,6 +47,8 @@ CREATE INDEX hosted_relays_lapses ON hosted_relays (lapses_at) WHERE lapses_at I
 
 -- The subscription whose end at the period's end is known here; another's wish is noticed once.
 ALTER TABLE tenants ADD COLUMN ending_subscription_id TEXT;
+-- Quantities by price id, JSON, as Purser last left or found them: another's edit is noticed.
+ALTER TABLE tenants ADD COLUMN seats TEXT;
 
 CREATE TABLE changes_next (
     id TEXT PRIMARY KEY,

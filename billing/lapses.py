@@ -1,0 +1,104 @@
+"""Takes relays off whose subscription or order ran out, and orders them again when told.
+
+A relay that its tenant stopped ends. One that lost its subscription otherwise goes back to
+`pending_payment`: it keeps its name for a while, its tenant is told how to go on, and nothing is
+ordered for it until `resume` (C9, C25).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from billing import plan_effects
+from billing.model import HostedRelay, PlanChangeState
+from billing.plans import Catalogue
+from billing.store import invoices, plan_changes, tenants
+from billing.unit import Unit
+
+KEEP_PAID_S: Final = 30 * 86_400
+"""A relay that was once up keeps its name so long (billing time): what it stores may be wanted."""
+KEEP_UNPAID_S: Final = 3 * 86_400
+"""One that never was: a name is not held for longer by who does not pay."""
+ORDER_S: Final = 23 * 3600
+"""An order that nobody gave a time has as long as Stripe gives a first invoice."""
+
+
+@dataclass(frozen=True, slots=True)
+class _InvoiceId:
+    invoice_id: str
+
+
+async def request_lapse(unit: Unit, relay: HostedRelay, stops_at: int | None, why: str) -> bool:
+    """Not renewed, for another reason than its tenant's stop; it runs until what is paid for has
+    run out (M13), or until that date is known (None)."""
+    asked = await unit.tx.execute(
+        "relays.request_lapse",
+        id=relay.id,
+        now=unit.now,
+        billing_now=unit.billing_now,
+        stops_at=stops_at,
+    )
+    if asked:
+        await unit.record(
+            "relay.lapse_requested", tenant=relay.tenant, subject=relay.id, because=why
+        )
+    return asked > 0
+
+
+async def lapse(unit: Unit, relay: HostedRelay, catalogue: Catalogue, message: str) -> None:
+    """Its time is over. On a free plan by now it simply goes on."""
+    change = await plan_changes.live_of(unit.tx, relay.id)
+    if (
+        change is not None
+        and change.state is PlanChangeState.SCHEDULED
+        and change.next_at is not None
+        and change.next_at <= unit.billing_now
+    ):
+        await plan_effects.apply(unit, change)
+        relay = await tenants.relay(unit.tx, relay.id) or relay
+    if relay.plan in catalogue and catalogue.get(relay.plan).is_free:
+        await unit.tx.execute("relays.keep", id=relay.id)
+        return
+    keep_s = KEEP_UNPAID_S if relay.activated_at is None else KEEP_PAID_S
+    expires_at = unit.billing_now + keep_s
+    lapsed = await unit.tx.execute(
+        "relays.lapse",
+        id=relay.id,
+        from_state=relay.state.value,
+        now=unit.now,
+        billing_now=unit.billing_now,
+        expires_at=expires_at,
+    )
+    if not lapsed:
+        return
+    await plan_effects.drop_all(unit, relay, "the relay lapsed")
+    await unit.record("relay.lapsed", tenant=relay.tenant, subject=relay.id, because=message)
+    await _look_again(unit, relay)
+    if relay.resumes:
+        await order_again(unit, relay, unit.billing_now + ORDER_S)
+        message = "ordering_again"
+    await unit.say(
+        f"relay:{relay.id}:{message}:{unit.billing_now}",
+        relay.tenant,
+        message,
+        name=relay.name,
+        plan=relay.plan,
+        kept_until=expires_at,
+    )
+
+
+async def order_again(unit: Unit, relay: HostedRelay, expires_at: int) -> bool:
+    """A lapsed relay, under the same name and id, is an order like a new one (M12)."""
+    ordered = await unit.tx.execute("relays.order_again", id=relay.id, expires_at=expires_at)
+    if ordered:
+        await unit.record("relay.ordered_again", tenant=relay.tenant, subject=relay.id)
+        await _look_again(unit, relay)
+    return ordered > 0
+
+
+async def _look_again(unit: Unit, relay: HostedRelay) -> None:
+    """The subscription, and the invoices that carry it, are compared with what it is now."""
+    await tenants.want_sync(unit.tx, relay.tenant, due_at=unit.now)
+    for carrier in await unit.tx.fetch_all(_InvoiceId, "relays.invoices_of", relay_id=relay.id):
+        await invoices.want_collection(unit.tx, carrier.invoice_id, due_at=unit.now)

@@ -1,0 +1,309 @@
+"""Stops, resumes and subscriptions that end otherwise, played through all of billing in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from billing.model import HostedRelay, RelayState
+from bot.dm.texts import render
+from tests.fakes.stripe_books import Subscription
+from tests.unit.billing.conftest import MakeWorld
+from tests.world import OPERATOR, World
+
+DAY_S = 86400
+
+
+async def have_relays(world: World, *names: str) -> None:
+    """Paid and up, ten days into their period."""
+    await world.connect_wallet()
+    for name in names:
+        await world.orders.new(await world.command("new"), name, "basic")
+    await world.settle_down()
+    await world.pass_time(10 * DAY_S, step=DAY_S)
+    assert {r.state for r in await world.relays()} == {RelayState.ACTIVE}
+
+
+async def say(world: World, verb: str, name: str = "alice", **more: bool) -> dict[str, Any]:
+    before = len(await world.messages())
+    call = world.resumes.resume if verb == "resume" else world.orders.stop
+    await call(await world.command(verb), name, **more)
+    kind, facts = (await world.messages())[before]
+    assert render(kind, facts)
+    await world.settle_down()
+    return {"kind": kind, **facts}
+
+
+def subscriptions(world: World) -> list[Subscription]:
+    return list(world.stripe.books.subscriptions.values())
+
+
+async def relay(world: World, name: str = "alice") -> HostedRelay:
+    return next(r for r in await world.relays() if r.name == name)
+
+
+async def kinds(world: World) -> list[str]:
+    return [kind for kind, _ in await world.messages()]
+
+
+async def alarms(world: World) -> list[str]:
+    return [str(facts["what"]) for _, facts in await world.messages(OPERATOR)]
+
+
+async def test_a_stop_is_taken_back_and_nothing_was_paid_twice(world: World) -> None:
+    await have_relays(world, "alice")
+    await say(world, "stop", confirmed=True)
+    (sub,) = subscriptions(world)
+    assert sub.cancel_at_period_end
+    assert (await say(world, "resume"))["kind"] == "resumed"
+    assert not sub.cancel_at_period_end
+    await world.pass_time(25 * DAY_S, step=DAY_S)
+    assert [i.total_minor for i in await world.invoices()] == [400, 400]
+    assert (await relay(world)).state is RelayState.ACTIVE
+
+
+async def test_one_of_two_stopped_and_resumed_gets_its_paid_seat_back_free(world: World) -> None:
+    await have_relays(world, "alice", "berta")
+    await say(world, "stop", confirmed=True)
+    (sub,) = subscriptions(world)
+    assert [i.quantity for i in sub.items] == [1]
+    await say(world, "resume")
+    assert [i.quantity for i in sub.items] == [2]
+    assert not sub.pending
+    await world.pass_time(25 * DAY_S, step=DAY_S)
+    assert [i.total_minor for i in await world.invoices()] == [800, 800]
+
+
+async def test_m12_in_the_last_hour_a_stop_is_not_taken_back_but_ordered_again(
+    world: World,
+) -> None:
+    await have_relays(world, "alice", "berta")
+    await say(world, "stop", confirmed=True)
+    stops_at = (await relay(world)).stops_at
+    assert stops_at is not None
+    await world.pass_time(stops_at - 1800 - world.clock.billing_now(), step=DAY_S)
+    assert (await say(world, "resume"))["kind"] == "resumes_later"
+    await world.pass_time(7200, step=600)
+    assert (await relay(world)).state is RelayState.ACTIVE
+    amounts = [i.total_minor for i in await world.invoices()]
+    assert amounts[:2] == [800, 400]
+    assert 395 <= amounts[2] <= 400
+
+
+async def test_c9_cancelled_at_stripe_it_runs_out_lapses_and_resume_orders_it_again(
+    world: World,
+) -> None:
+    """C9: relays stayed on and the next sync made a new subscription. M13: paid is paid."""
+    await have_relays(world, "alice")
+    before = await relay(world)
+    (sub,) = subscriptions(world)
+    world.stripe.books.cancel(sub)
+    await world.settle_down()
+    assert (await relay(world)).stops_at == sub.period_end
+    assert "lapsing" in await kinds(world)
+    await world.pass_time(15 * DAY_S, step=DAY_S)
+    assert world.host.is_up(before.id)
+    await world.pass_time(10 * DAY_S, step=DAY_S)
+    lapsed = await relay(world)
+    assert lapsed.is_lapsed
+    assert not world.host.is_up(before.id)
+    assert (await kinds(world))[-1] == "lapsed"
+    assert len(subscriptions(world)) == 1
+    assert (await say(world, "resume"))["kind"] == "ordered"
+    await world.pass_time(120, step=30)
+    after = await relay(world)
+    assert (after.id, after.state) == (before.id, RelayState.ACTIVE)
+    assert len(subscriptions(world)) == 2
+    assert any("cancelled at Stripe" in what for what in await alarms(world))
+
+
+async def test_k3_without_its_event_the_end_has_the_same_effect(world: World) -> None:
+    """K3: webhook and reconciler had different code. Here the sync sees the end first."""
+    await have_relays(world, "alice")
+    (sub,) = subscriptions(world)
+    sub.status = "canceled"
+    await world.reconciler.run_once(world.clock.now())
+    await world.settle_down()
+    assert (await relay(world)).stops_at == sub.period_end
+    assert len(subscriptions(world)) == 1
+    await world.pass_time(40 * DAY_S, step=DAY_S)
+    assert (await relay(world)).is_lapsed
+    assert len(subscriptions(world)) == 1
+
+
+async def test_resumed_while_it_is_paid_it_is_ordered_when_that_has_run_out(world: World) -> None:
+    await have_relays(world, "alice")
+    (sub,) = subscriptions(world)
+    world.stripe.books.cancel(sub)
+    await world.settle_down()
+    assert (await say(world, "resume"))["kind"] == "resumes_later"
+    assert len(subscriptions(world)) == 1
+    await world.pass_time(25 * DAY_S, step=DAY_S // 2)
+    assert (await relay(world)).state is RelayState.ACTIVE
+    assert [i.total_minor for i in await world.invoices()] == [400, 400]
+    first, second = await world.invoices()
+    assert second.created_at >= sub.period_end
+    assert first.subscription_id != second.subscription_id
+
+
+async def test_an_order_that_expired_is_resumed_under_its_name(world: World) -> None:
+    """`incomplete_expired`: the relay waits in pending_payment, and `resume` orders it again."""
+    await world.orders.new(await world.command("new"), "alice", "basic")
+    await world.settle_down()
+    await world.pass_time(26 * 3600, step=1800)
+    before = await relay(world)
+    assert before.is_lapsed
+    assert "order_expired" in await kinds(world)
+    assert [s.status for s in subscriptions(world)] == ["incomplete_expired"]
+    await world.connect_wallet()
+    assert (await say(world, "resume"))["kind"] == "ordered"
+    await world.pass_time(120, step=30)
+    after = await relay(world)
+    assert (after.id, after.state, after.lapses_at) == (before.id, RelayState.ACTIVE, None)
+    assert [i.status for i in await world.invoices()] == ["void", "paid"]
+
+
+async def test_nobody_resumes_and_the_name_is_free_again(world: World) -> None:
+    await world.orders.new(await world.command("new"), "alice", "basic")
+    await world.settle_down()
+    await world.pass_time(5 * DAY_S, step=3600)
+    assert (await relay(world)).state is RelayState.ENDED
+    assert (await kinds(world))[-1] == "name_released"
+    assert len(subscriptions(world)) == 1
+
+
+async def test_a_lapsed_relay_can_be_stopped_for_good(world: World) -> None:
+    await world.orders.new(await world.command("new"), "alice", "basic")
+    await world.settle_down()
+    await world.pass_time(26 * 3600, step=1800)
+    await say(world, "stop", confirmed=True)
+    assert (await relay(world)).state is RelayState.ENDED
+    assert (await say(world, "resume"))["kind"] == "no_such_relay"
+
+
+async def test_an_end_set_in_the_dashboard_stands_and_the_tenant_may_take_it_back(
+    world: World,
+) -> None:
+    await have_relays(world, "alice")
+    (sub,) = subscriptions(world)
+    sub.cancel_at_period_end = True
+    world.stripe.books.tell("customer.subscription.updated", sub)
+    await world.settle_down()
+    assert sub.cancel_at_period_end
+    assert (await relay(world)).stops_at == sub.period_end
+    assert any("was set to end at Stripe" in what for what in await alarms(world))
+    assert (await say(world, "resume"))["kind"] == "resumed"
+    assert not sub.cancel_at_period_end
+    await world.pass_time(25 * DAY_S, step=DAY_S)
+    assert [i.total_minor for i in await world.invoices()] == [400, 400]
+
+
+async def test_an_end_taken_back_in_the_dashboard_is_taken_back_here(world: World) -> None:
+    await have_relays(world, "alice")
+    (sub,) = subscriptions(world)
+    for ends in (True, False):
+        sub.cancel_at_period_end = ends
+        world.stripe.books.tell("customer.subscription.updated", sub)
+        await world.settle_down()
+    assert (await relay(world)).is_renewed
+    await world.pass_time(25 * DAY_S, step=DAY_S)
+    assert (await relay(world)).state is RelayState.ACTIVE
+    assert not sub.cancel_at_period_end
+
+
+async def test_quantities_edited_in_the_dashboard_are_set_back_and_told(world: World) -> None:
+    """M13: a seat taken away was paid for; putting it back costs nothing."""
+    await have_relays(world, "alice", "berta")
+    (sub,) = subscriptions(world)
+    sub.items[0].quantity = 5
+    world.stripe.books.tell("customer.subscription.updated", sub)
+    await world.settle_down()
+    assert [i.quantity for i in sub.items] == [2]
+    assert not sub.pending
+    assert sum("were changed at Stripe" in what for what in await alarms(world)) == 1
+    await world.pass_time(25 * DAY_S, step=DAY_S)
+    assert [i.total_minor for i in await world.invoices()] == [800, 800]
+
+
+@pytest.mark.parametrize("status", ["past_due", "unpaid", "paused"])
+async def test_k5_c9_what_is_not_terminal_is_never_orphaned(world: World, status: str) -> None:
+    await have_relays(world, "alice")
+    (sub,) = subscriptions(world)
+    sub.status = status
+    world.stripe.books.tell("customer.subscription.updated", sub)
+    await world.settle_down()
+    await world.orders.new(await world.command("new"), "berta", "basic")
+    await world.settle_down()
+    assert len(subscriptions(world)) == 1
+    assert [i.quantity for i in sub.items] == [2]
+
+
+async def test_with_credit_the_last_relay_ends_now_and_what_is_left_is_credit(
+    make_world: MakeWorld,
+) -> None:
+    world = await make_world()
+    world.stop_policy = "now_with_credit"
+    world._build()
+    await have_relays(world, "alice")
+    assert (await say(world, "stop", confirmed=True))["credited"]
+    (sub,) = subscriptions(world)
+    assert sub.status == "canceled"
+    assert (await relay(world)).state is RelayState.ENDED
+    await world.pass_time(2 * 3600, step=600)
+    kind, facts = (await world.messages())[-1]
+    assert kind == "stop_credit"
+    assert -280 < sub.customer.balance_minor < -240
+    assert facts["credit_minor"] == -sub.customer.balance_minor
+    # The next order is paid from it first.
+    await world.orders.new(await world.command("new"), "berta", "basic")
+    await world.settle_down()
+    await world.pass_time(120, step=30)
+    last = (await world.invoices())[-1]
+    assert last.amount_due_minor == 400 - facts["credit_minor"]
+
+
+async def test_never_credit_for_time_never_paid(make_world: MakeWorld) -> None:
+    world = await make_world()
+    world.stop_policy = "now_with_credit"
+    world._build()
+    await have_relays(world, "alice")
+    world.payer.behaviour = "refuses"
+    await world.pass_time(22 * DAY_S, step=DAY_S)
+    assert (await world.invoices())[-1].status == "open"
+    assert not (await say(world, "stop", confirmed=False)).get("credited")
+    assert (await say(world, "resume"))["kind"] in ("nothing_to_resume", "resume_by_paying")
+    await say(world, "stop", confirmed=True)
+    await world.pass_time(2 * DAY_S, step=3600)
+    (sub,) = subscriptions(world)
+    assert sub.customer.balance_minor == 0
+
+
+async def test_c16_a_late_event_of_an_old_subscription_changes_nothing(world: World) -> None:
+    await have_relays(world, "alice")
+    (old,) = subscriptions(world)
+    world.stripe.books.cancel(old)
+    await world.pass_time(25 * DAY_S, step=DAY_S)
+    await say(world, "resume")
+    await world.pass_time(120, step=30)
+    world.stripe.books.tell("customer.subscription.deleted", old)
+    world.stripe.books.tell("customer.subscription.updated", old)
+    await world.settle_down()
+    assert (await relay(world)).is_renewed
+    assert [s.status for s in subscriptions(world)] == ["canceled", "active"]
+
+
+async def test_a_subscription_that_stripe_does_not_know_is_over(world: World) -> None:
+    """K4: a new one beside an id that is still stored here could never be stored."""
+    await have_relays(world, "alice")
+    (sub,) = subscriptions(world)
+    del world.stripe.books.subscriptions[sub.id]
+    await world.reconciler.run_once(world.clock.now())
+    await world.settle_down()
+    assert (await relay(world)).stops_at == sub.period_end
+    await world.pass_time(25 * DAY_S, step=DAY_S)
+    assert (await relay(world)).is_lapsed
+    await say(world, "resume")
+    await world.pass_time(120, step=30)
+    assert (await relay(world)).state is RelayState.ACTIVE
+    assert len(subscriptions(world)) == 1
