@@ -11,6 +11,9 @@ from billing.store import tenants
 from billing.unit import Fact, Runtime, Unit
 
 RATE_WINDOW_S: Final = 60
+GATHER_S: Final = 3
+"""Orders said within so many seconds become one update and one invoice. Stripe makes at most 10
+invoices a minute and 20 a day of one subscription, and 200 changes of quantity an hour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +29,14 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Who may order, and how much of it (nobody can make Stripe customers without end)."""
+    """Who may order, and how much of it (nobody can make Stripe customers without end). `gather_s`:
+    how long an order waits for others to go with it."""
 
     allowed: frozenset[str] | None
     max_unpaid_relays: int = 3
     unpaid_expires_s: int = 23 * 3600
     commands_per_minute: int = 20
+    gather_s: int = 0
 
 
 @dataclass(slots=True)

@@ -87,7 +87,8 @@ class Orders:
             activated_at=unit.now if plan.is_free else None,
         )
         if not plan.is_free:
-            await tenants.want_sync(unit.tx, command.sender, due_at=unit.now)
+            due_at = unit.now + self.desk.policy.gather_s
+            await tenants.want_sync(unit.tx, command.sender, due_at=due_at)
         payer = await tenants.payer_of(unit.tx, command.sender)
         await unit.record(
             "relay.ordered", tenant=command.sender, subject=relay_id, name=name, plan=plan.id

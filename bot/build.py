@@ -14,7 +14,7 @@ from billing.cards import CardKeeper
 from billing.collection import Collector
 from billing.connections import ConnectionBook, Prober, WalletCommands
 from billing.customers import CustomerBook
-from billing.desk import Desk, Policy
+from billing.desk import GATHER_S, Desk, Policy
 from billing.dunning_clock import Heartbeat
 from billing.dunning_end import SubscriptionEnder
 from billing.dunning_evidence import Investigator
@@ -390,4 +390,5 @@ def _policy(config: Config) -> Policy:
         max_unpaid_relays=registration.max_unpaid_relays,
         unpaid_expires_s=registration.unpaid_expires_s,
         commands_per_minute=registration.messages_per_minute,
+        gather_s=GATHER_S,
     )

@@ -274,9 +274,14 @@ class Rules:
         if relay.active and not paid:
             self.world.violate("M12", f"relay {relay.name} is up and nothing was paid for it")
         row = self._row(
-            "SELECT stop_requested_at, state, activated_at FROM hosted_relays WHERE id = ?",
+            "SELECT stop_requested_at, state, activated_at, lapses_at FROM hosted_relays "
+            "WHERE id = ?",
             relay.relay_id,
         )
+        # One whose subscription ended at Stripe may be off once its last paid period is over.
+        until = max((i.covers[1] or 0 for i in paid), default=0)
+        if row is not None and row[3] is not None and until <= self.world.stripe.books.now:
+            return
         # One that was never up is judged in the end: its payment may not be known yet.
         if row is None or row[0] is not None or row[2] is None or row[1] == "active":
             return

@@ -31,3 +31,7 @@ WHERE id = :id AND done_at IS NULL
 -- The change has ended.
 UPDATE changes SET step = 'done', done_at = :now, outcome = :outcome
 WHERE id = :id AND done_at IS NULL
+
+-- name: of_tenant
+-- All changes of a tenant, oldest first.
+SELECT * FROM changes WHERE tenant = :tenant ORDER BY created_at, id
