@@ -159,7 +159,7 @@ async def test_a_first_payment_that_never_closed_is_read_again(world: World) -> 
     assert await run(world) == 1
     await world.settle_down()
     assert "first_payments" not in await counts(world)
-    assert [relay.state.value for relay in await world.relays(ALICE)] == ["ended"]
+    assert [relay.is_lapsed for relay in await world.relays(ALICE)] == [True]
 
 
 async def test_an_error_leaves_the_row_as_it_is(world: World) -> None:
