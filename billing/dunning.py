@@ -27,7 +27,7 @@ counted since; no step is ever skipped. The first line that fits holds:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, tzinfo
 from enum import StrEnum
 from typing import Final, Literal, TypeAlias
@@ -215,10 +215,12 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing now. `left_s`: seconds of counted or billing time until it can change by itself."""
+    """Nothing now. `left_s`: seconds of counted or billing time until it can change by itself;
+    `is_odd`: operators are told when it lasts, as nobody else tells them."""
 
     why: str
     left_s: int | None = None
+    is_odd: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,11 +276,11 @@ def _held(s: Situation) -> Wait | None:
     if s.window.due_at > s.billing_now:
         return Wait("it is not due yet", s.window.due_at - s.billing_now)
     if s.is_claimed:
-        return Wait("a wallet proved to have paid it")
+        return Wait("a wallet proved to have paid it", is_odd=True)
     if s.is_under_way:
-        return Wait("a payment is under way")
+        return Wait("a payment is under way", is_odd=True)
     if s.has_money_in_hand:
-        return Wait("money for it is being placed")
+        return Wait("money for it is being placed", is_odd=True)
     if s.has_older:
         return Wait("an older invoice comes first")
     return None

@@ -171,7 +171,9 @@ class Dunner:
             # Everything again: what happened while the world was asked counts.
             verdict = await self._verdict(unit, window.invoice_id)
             if isinstance(verdict, Take) and against is not None:
-                verdict = Wait(against)
+                verdict = Wait(against, is_odd=True)
+                # Whatever it is, collection finds it: money placed, credit spent, a card awaited.
+                await invoices.want_collection(unit.tx, window.invoice_id, due_at=unit.now)
             if not isinstance(verdict, Take):
                 await self._rest(unit, window, verdict)
                 return
@@ -227,8 +229,8 @@ class Dunner:
             next_look_at=unit.now + min(max(left_s, least), most),
         )
         since = window.waits_since
-        is_stuck = wait.left_s is None and window.waits_for == wait.why and since is not None
-        if is_stuck and since is not None and unit.now - since >= STUCK_AFTER_S:
+        is_same = wait.is_odd and window.waits_for == wait.why and since is not None
+        if is_same and since is not None and unit.now - since >= STUCK_AFTER_S:
             await self.rt.alarm(
                 unit,
                 f"dunning_stuck:{window.invoice_id}:{window.day}",

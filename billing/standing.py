@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from billing.dunning import RESTORED, Policy, Window, allows_relay
 from billing.model import HostedRelay, Invoice, RelayState
+from billing.open_money import RENEWAL
 from billing.store import dunning, invoices, tenants
 from billing.unit import Unit
-
-RENEWAL = "subscription_cycle"
 
 
 async def owed_for(unit: Unit, relay: HostedRelay, *, besides: str) -> list[Invoice]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from billing.collection import Collector
 from billing.dunning import DAY_S, Policy, Quiet
 from billing.errors import StripeUnavailable
 from billing.model import ConnectionRole, RelayState
@@ -25,7 +26,7 @@ from tests.unit.billing.dunned import (
     unpaid,
     windows,
 )
-from tests.world import World
+from tests.world import ALICE, World
 from wallet.ports import Unreachable
 
 
@@ -172,15 +173,51 @@ async def test_m13_a_payment_request_that_cannot_be_asked_about_postpones(world:
     assert await state(world) is RelayState.LIMITED
 
 
-async def test_m13_credit_that_covers_it_postpones(world: World) -> None:
+async def test_m13_credit_that_covers_it_is_spent_on_it_before_anything_is_taken(
+    world: World,
+) -> None:
     await unpaid(world)
     await days(world, 6)
     renewal(world).customer.balance_minor = -400
     await days(world, 6)
     assert await state(world) is RelayState.ACTIVE
+    assert renewal(world).status == "paid"
+    assert renewal(world).customer.balance_minor == 0
+    assert "dunning_limit" not in await said(world)
+
+
+async def test_m13_too_little_credit_helps_nobody(world: World) -> None:
+    await unpaid(world)
+    await days(world, 6)
     renewal(world).customer.balance_minor = -100
-    await days(world, 1)
+    await days(world, 2)
     assert await state(world) is RelayState.LIMITED
+
+
+async def nothing_to_collect(collector: Collector, now: int) -> int:
+    return 0
+
+
+async def test_m13_credit_on_its_way_to_it_postpones(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await unpaid(world)
+    await days(world, 6)
+    async with world.engine.transaction() as tx:
+        await tx.execute(
+            "spends.insert",
+            id="spend_of_another_life",
+            invoice_id=renewal(world).id,
+            tenant=ALICE,
+            customer_id=renewal(world).customer.id,
+            amount_minor=400,
+            currency="usd",
+            created_at=world.clock.now(),
+        )
+    monkeypatch.setattr(Collector, "run_once", nothing_to_collect)
+    await days(world, 3)
+    assert await state(world) is RelayState.ACTIVE
+    assert (await windows(world))[0].waits_for == "money for it is being placed"
 
 
 async def test_m13_a_card_payment_in_progress_postpones(world: World) -> None:

@@ -202,6 +202,8 @@ async def two_unpaid(world: World) -> None:
         await pause(unit, clock, await dunning.clock(unit.tx), 40 * DAY_S)
     await days(world, 22)
     assert [w.day for w in await windows(world)] == [10, None]
+    await days(world, 4)
+    assert await alarms(world) == [], "that the younger one waits is nobody's trouble"
 
 
 async def test_c29_one_of_two_paid_does_not_clear_the_debt_of_the_other(world: World) -> None:
@@ -288,7 +290,21 @@ async def test_it_touches_only_the_relays_of_its_invoice(world: World) -> None:
     assert not subscription(world).is_terminal, "another relay is on it"
 
 
-async def test_k8_c30_overdue_is_counted_by_us_and_an_event_is_only_a_hint(world: World) -> None:
+async def test_k8_nothing_is_taken_a_second_before_its_time(world: World) -> None:
+    """All times are whole seconds since the epoch, in the decider and in both schemas."""
+    await unpaid(world)
+    await days(world, 4)
+    (found,) = await windows(world)
+    assert found.day == 3
+    assert found.told_at is not None
+    limit_at = found.told_at + 4 * DAY_S
+    await world.pass_time(limit_at - world.clock.billing_now() - 1, step=HOUR_S)
+    assert await state(world) is RelayState.ACTIVE
+    await world.pass_time(600, step=60)
+    assert await state(world) is RelayState.LIMITED
+
+
+async def test_c30_an_overdue_event_after_the_payment_changes_nothing(world: World) -> None:
     await unpaid(world)
     invoice = renewal(world)
     world.stripe.books.mark_paid(invoice, off_stripe=True)
