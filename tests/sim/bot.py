@@ -348,14 +348,16 @@ class Bot:
             self.world.say(f"operator is told: {error}")
 
     async def _keep_lease(self) -> None:
-        """As in production, but only while something is under way: idle weeks are skipped."""
+        """As in production, but only while something is under way: idle weeks are skipped, and made
+        up for at their end, else whatever wakes a bot by itself would find it without a lease."""
         while True:
             await self.life.began.wait()
             if not self.lease.is_held():
                 await self.renew()
             await asyncio.sleep(RENEW_EVERY_S)
-            await self.renew()
-            if not self.life.busy:
+            if self.life.busy:
+                await self.renew()
+            else:
                 self.life.began.clear()
 
     async def renew(self) -> None:
@@ -374,7 +376,4 @@ class Bot:
             return
         if self.world.rng.random() < 0.5:
             await self.renew()
-            self.life.wakeups.changed()
-        else:
-            self.life.wakeups.changed()
-            await self.renew()
+        self.life.wakeups.changed()
