@@ -162,7 +162,8 @@ class Dunner:
                 return
         evidence = await self.investigator.ask(window)
         against = objection(evidence)
-        amount_msat = await self._sats(window, evidence)
+        # Where nothing is left to pay there is no amount in sats either.
+        amount_msat = 0 if against is not None else await self._sats(window, evidence)
         async with self.rt.unit() as unit:
             if evidence.due_at is not None:
                 await unit.tx.execute(
@@ -182,7 +183,7 @@ class Dunner:
     async def _sats(self, window: Window, evidence: Evidence) -> int:
         currency = self.investigator.currency_of(window)
         rate = await self.quoter.quote(currency)
-        return fiat_to_msat(max(0, evidence.remaining_minor), currency, Decimal(rate.price))
+        return fiat_to_msat(evidence.remaining_minor, currency, Decimal(rate.price))
 
     async def _verdict(self, unit: Unit, invoice_id: str) -> Verdict:
         window = await dunning.get(unit.tx, invoice_id)

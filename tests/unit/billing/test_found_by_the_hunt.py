@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from billing.errors import StripeUnavailable
+from billing.model import RelayState
 from tests.books import check_books
+from tests.unit.billing.dunned import days, renewal, said, state, unpaid
 from tests.unit.billing.test_credit_rail import balance, give, owed, spends_of
 from tests.unit.billing.test_m09_m14_books import order, pay_shown, states
 from tests.world import World
@@ -51,3 +53,19 @@ async def test_m9_credit_whose_spending_was_overtaken_goes_back(world: World) ->
     assert [i.status for i in await world.invoices()] == ["paid"]
     assert balance(world) == -400
     assert [spend.ended_at is not None for spend in await spends_of(world)] == [True]
+
+
+async def test_m13_a_step_that_finds_nothing_left_to_pay_is_not_taken(world: World) -> None:
+    """Seed 70318: paid at Stripe and not heard of yet, a step of dunning asked how many sats
+    nothing is."""
+    await unpaid(world)
+    await days(world, 6)
+    invoice = renewal(world)
+    invoice.status, invoice.paid, invoice.remaining = "paid", invoice.remaining, 0
+    for _ in range(8):
+        # Nobody else looks before it.
+        world.clock.advance(6 * 3600)
+        await world.lease.renew()
+        await world.dunner.run_once(world.clock.now())
+    assert "dunning_limit" not in await said(world)
+    assert await state(world) is RelayState.ACTIVE
