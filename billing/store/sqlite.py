@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -133,6 +134,11 @@ def _open(path: str, read_only: bool) -> sqlite3.Connection:
     try:
         return _connect(path, read_only=read_only)
     except sqlite3.Error as error:
+        if read_only and not os.path.exists(path):
+            raise StoreUnavailable(
+                f"there is no database yet at {path}: the bot makes it at its first start, or "
+                "`purser migrate` does"
+            ) from error
         raise StoreUnavailable(f"cannot open {path}: {error}") from error
 
 
