@@ -25,7 +25,8 @@ BATCH: Final = 50
 PARALLEL: Final = 8
 """Look-ups at a time: operators' wallets are small, some are a phone."""
 ESCALATE_AFTER_S: Final = 900
-"""Our own wallet gave no answer this long while money hangs on it: operators are told (M7)."""
+"""Unless it is configured otherwise: our own wallet gave no answer this long while money hangs on
+it, and operators are told (M7). A phone that sleeps for minutes is nobody's business."""
 
 
 class PayeeLookup(Protocol):
@@ -41,6 +42,7 @@ class Resolver:
     rt: Runtime
     lookups: PayeeLookup
     pace: Pace = field(default_factory=Pace)
+    escalate_after_s: int = ESCALATE_AFTER_S
 
     async def run_once(self, now: int) -> int:
         """Ask about what is due, as much as our wallet is to be asked at a time; returns how many.
@@ -131,7 +133,7 @@ class Resolver:
                 next_lookup_at=next_lookup(request, reading, now=unit.now),
             )
             dies_at = request.expires_at + request.margin_s
-            if state is RequestState.OPEN and unit.now >= dies_at + ESCALATE_AFTER_S:
+            if state is RequestState.OPEN and unit.now >= dies_at + self.escalate_after_s:
                 await self._escalate(
                     unit, request, f"it is still {reading.seen.value} beyond its expiry"
                 )
@@ -153,7 +155,7 @@ class Resolver:
         since = request.failed_lookups_since
         if request.state is not RequestState.OPEN or since is None:
             return
-        if unit.now - since >= ESCALATE_AFTER_S:
+        if unit.now - since >= self.escalate_after_s:
             await self._escalate(
                 unit,
                 request,

@@ -273,7 +273,8 @@ def _build_workers(core: Core) -> Workers:
     courier = Outbound(
         rt, config.keys, core.vault, core.pool, directory, own_relays, frozenset(own_relays)
     )
-    resolver, sweeper = Resolver(rt, core.wallets), Sweeper(rt, core.wallets)
+    resolver = Resolver(rt, core.wallets, escalate_after_s=config.payee.escalate_after_s)
+    sweeper = Sweeper(rt, core.wallets)
     provision = config.subscriptions.provision
     sync = SubscriptionSync(
         rt,

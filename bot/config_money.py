@@ -119,6 +119,13 @@ class PayeeSection(Section):
     network: Literal["bitcoin", "testnet", "signet", "regtest"] = setting(
         "The Lightning network that payment requests must be for.", "bitcoin"
     )
+    escalate_after_s: int = setting(
+        "How long this wallet may give no usable answer about money before operators are told, in"
+        " seconds; nothing else is charged meanwhile either way.",
+        900,
+        ge=60,
+        le=86_400,
+    )
     pubkey: str | None = setting(
         "The node's public key, 66 hex digits; a payment request of another node is refused.",
         None,

@@ -3,10 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from billing.payments import ATTEMPT_TABLE, REQUEST_TABLE
+from billing.model import Purpose
+from billing.payments import (
+    ATTEMPT_TABLE,
+    AUTOMATIC_EXPIRY_S,
+    DEATH_GAP_S,
+    MARGIN_S,
+    REQUEST_TABLE,
+    after_request,
+    next_lookup,
+    read_lookup,
+)
+from billing.store.payments import new_request
 from wallet.outcome import LEGACY_SPELLINGS, REFUSALS
+from wallet.ports import Transaction
+
+_REQUEST = new_request(
+    request_id="req",
+    invoice_id="in",
+    tenant="",
+    payee_connection_id="conn",
+    purpose=Purpose.AUTOMATIC,
+    payment_hash="",
+    bolt11="",
+    amount_msat=1,
+    amount_minor=1,
+    currency="usd",
+    rate="1",
+    rate_sources="[]",
+    rate_at=0,
+    now=0,
+    expires_at=AUTOMATIC_EXPIRY_S,
+    margin_s=0,
+)
+_UNPAID = Transaction("", "incoming", "pending", 1, None, 0, AUTOMATIC_EXPIRY_S)
 
 
 def diagram(table: Mapping[tuple[Any, Any], Any], start: str) -> str:
@@ -55,6 +88,62 @@ def answers_table() -> str:
     return _table(("the wallet answers", "proves", "because"), rows)
 
 
+def looks(margin_s: int) -> list[int]:
+    """Seconds after its issue at which our wallet is asked about an unpaid automatic request, by
+    the decider itself; the last one is the end of the watch."""
+    request = replace(_REQUEST, margin_s=margin_s)
+    assert request.next_lookup_at is not None
+    now, found = request.next_lookup_at, [0]
+    while True:
+        found.append(now)
+        reading = read_lookup(request, _UNPAID, now=now, people_only=False, control_found=False)
+        at = next_lookup(request, reading, now=now)
+        request = replace(
+            request,
+            state=after_request(request.state, reading.seen).state,
+            lookups=request.lookups + 1,
+            last_lookup_at=now,
+            unpaid_since=reading.unpaid_since,
+            unpaid_lookups=reading.unpaid_lookups,
+        )
+        if at is None:
+            return found
+        now = at
+
+
+def schedule_table() -> str:
+    """Runs of equal gaps, until the watch ends."""
+    at = looks(MARGIN_S["lnd"])
+    rows, start = [], 0
+    for index in range(1, len(at)):
+        gap = at[index] - at[index - 1]
+        last = index + 1 == len(at)
+        if last or at[index + 1] - at[index] != gap:
+            rows.append((_span(at[start]), _span(at[index]), _span(gap), _why(at[index])))
+            start = index
+    return _table(("from", "until", "every", ""), rows)
+
+
+def _why(until_s: int) -> str:
+    dies_s = AUTOMATIC_EXPIRY_S + MARGIN_S["lnd"]
+    if until_s <= AUTOMATIC_EXPIRY_S:
+        return "it may be paid any moment"
+    if until_s <= dies_s:
+        return "expired; our wallet may still take it"
+    if until_s <= dies_s + DEATH_GAP_S:
+        return "the second look: dead (M2)"
+    return "late money has a home (M9)"
+
+
+def _span(seconds: int) -> str:
+    parts = []
+    for size, name in ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s")):
+        count, seconds = divmod(seconds, size)
+        if count:
+            parts.append(f"{count} {name}")
+    return " ".join(parts[:3]) or "0 s"
+
+
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = [head, tuple("---" for _ in head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -68,4 +157,5 @@ def sections() -> dict[str, str]:
         "request-table": effects_table(REQUEST_TABLE),
         "attempt-table": effects_table(ATTEMPT_TABLE),
         "answers": answers_table(),
+        "schedule": schedule_table(),
     }

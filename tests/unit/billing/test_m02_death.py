@@ -186,6 +186,17 @@ async def test_m7_operators_hear_when_our_wallet_is_silent_and_nothing_else_is_c
     assert (await world.invoices())[0].status == "paid"
 
 
+async def test_m7_how_long_our_wallet_may_be_silent_is_configured(world: World) -> None:
+    world.resolver.escalate_after_s = 120
+    await world.orders.new(await world.command("new"), "alice", "basic")
+    await world.settle_down()
+    world.payee.mute_lookups = True
+    await world.pass_time(100, step=20)
+    assert not [k for k, _ in await world.messages("0e" * 32) if k == "operator_alarm"]
+    await world.pass_time(120, step=20)
+    assert [k for k, _ in await world.messages("0e" * 32) if k == "operator_alarm"]
+
+
 async def test_m7_money_that_is_only_held_is_escalated_and_not_dead(world: World) -> None:
     await world.connect_wallet()
     world.payer.behaviour = "silent"
@@ -234,4 +245,9 @@ def test_m8_the_resolver_is_given_a_port_without_pay() -> None:
     offered = {n for n in vars(resolver.PayeeLookup) if not n.startswith("_")}
     assert offered == {"lookup"}
     ports = {name: str(kind) for name, kind in resolver.Resolver.__annotations__.items()}
-    assert ports == {"rt": "Runtime", "lookups": "PayeeLookup", "pace": "Pace"}
+    assert ports == {
+        "rt": "Runtime",
+        "lookups": "PayeeLookup",
+        "pace": "Pace",
+        "escalate_after_s": "int",
+    }
