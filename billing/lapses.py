@@ -14,7 +14,7 @@ from billing import plan_effects
 from billing.model import HostedRelay, PlanChangeState
 from billing.plans import Catalogue
 from billing.store import invoices, plan_changes, tenants
-from billing.unit import Unit
+from billing.unit import Runtime, Unit
 
 KEEP_PAID_S: Final = 30 * 86_400
 """A relay that was once up keeps its name so long (billing time): what it stores may be wanted."""
@@ -22,6 +22,9 @@ KEEP_UNPAID_S: Final = 3 * 86_400
 """One that never was: a name is not held for longer by who does not pay."""
 ORDER_S: Final = 23 * 3600
 """An order that nobody gave a time has as long as Stripe gives a first invoice."""
+LAST_HOUR_S: Final = 3600
+"""Just before a period ends nothing is taken back into it: the renewal might be made without the
+relay, and it would run for nothing (M12)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,46 @@ async def order_again(unit: Unit, relay: HostedRelay, expires_at: int) -> bool:
         await unit.record("relay.ordered_again", tenant=relay.tenant, subject=relay.id)
         await _look_again(unit, relay)
     return ordered > 0
+
+
+async def bill_no_more(rt: Runtime, unit: Unit, relay: HostedRelay, catalogue: Catalogue) -> None:
+    """It was paid and never came up: it is not renewed (C15). What was paid for it is the
+    operator's to give back, who knows why; if it comes up after all it is renewed again."""
+    if relay.plan in catalogue and catalogue.get(relay.plan).is_free:
+        return
+    tenant = await tenants.get(unit.tx, relay.tenant)
+    assert tenant is not None
+    stops_at = max(tenant.period_end or 0, unit.billing_now)
+    if not await request_lapse(unit, relay, stops_at, "never came up"):
+        return
+    await tenants.want_sync(unit.tx, relay.tenant, due_at=unit.now)
+    await unit.say(
+        f"relay:{relay.id}:never_up:{unit.now}",
+        relay.tenant,
+        "never_up",
+        name=relay.name,
+        stops_at=stops_at,
+    )
+    await rt.alarm(
+        unit,
+        f"never_up:{relay.id}:{stops_at}",
+        f"Hosted relay {relay.name} of tenant {relay.tenant[:16]}… was paid and never came up. It "
+        "is not renewed unless it comes up. Give back what was paid: purser refund, or credit.",
+    )
+
+
+async def came_up_late(unit: Unit, relay: HostedRelay) -> None:
+    """What was taken from the subscription for never coming up is in it again."""
+    tenant = await tenants.get(unit.tx, relay.tenant)
+    # An end that somebody else set stands (billing.subscription_watch); our own is taken back.
+    ours = await unit.tx.scalar("changes.last_end", tenant=relay.tenant) == "cancel"
+    ends = tenant is not None and tenant.ending_subscription_id is not None and not ours
+    is_early = relay.stops_at is not None and relay.stops_at > unit.billing_now + LAST_HOUR_S
+    if tenant is None or tenant.subscription_id is None or ends or not is_early:
+        return
+    if await unit.tx.execute("relays.keep", id=relay.id):
+        await unit.record("relay.kept", tenant=relay.tenant, subject=relay.id)
+        await tenants.want_sync(unit.tx, relay.tenant, due_at=unit.now)
 
 
 async def _look_again(unit: Unit, relay: HostedRelay) -> None:

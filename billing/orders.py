@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from billing import plan_effects
+from billing import lapses, plan_effects
 from billing.desk import Command, Desk, answer
 from billing.good_standing import StopPolicy, credit_is_due
 from billing.model import HostedRelay, RelayState, Tenant, may_pay
@@ -17,9 +17,6 @@ from billing.unit import Fact, Unit
 
 NAME: Final = re.compile(r"[a-z][a-z0-9-]{1,30}[a-z0-9]")
 """A DNS label of 3 to 32 characters: it becomes a host name."""
-
-LAST_HOUR_S: Final = 3600
-"""Before a renewal nothing is credited: it may be drafted while the relay is being stopped."""
 
 
 @dataclass(slots=True)
@@ -181,7 +178,7 @@ class Orders:
             if other.is_renewed or _is_up(other)
         ]
         is_due = tenant.period_end is not None and (
-            tenant.period_end > unit.billing_now + LAST_HOUR_S
+            tenant.period_end > unit.billing_now + lapses.LAST_HOUR_S
         )
         is_running = relay.state is RelayState.ACTIVE and relay.is_renewed
         return is_due and is_running and not others and await credit_is_due(unit, tenant)

@@ -16,9 +16,10 @@ from billing.errors import PurserError
 from billing.model import Connection, ConnectionState, RelayState, Tenant
 from billing.money import fiat_to_msat, minimum_charge_minor
 from billing.parallel import by_group
+from billing.plan_changes import billed_plan
 from billing.plans import Catalogue, amount_of_lookup_key, plan_of_lookup_key
 from billing.ports import Payers, Quoter, StripeGateway
-from billing.store import tenants
+from billing.store import plan_changes, tenants
 from billing.unit import Fact, Runtime, Unit
 from billing.views import SubscriptionView
 from billing.wallet_report import Ability, ability
@@ -178,6 +179,9 @@ class Preflight:
             return _Need(0, currency, (), False)
         async with self.rt.unit() as unit:
             relays = await tenants.relays_of(unit.tx, tenant.pubkey)
+            live = {
+                c.relay_id: c for c in await plan_changes.live_of_tenant(unit.tx, tenant.pubkey)
+            }
         amounts: dict[str, list[int]] = {}
         for item in view.items:
             plan_id = plan_of_lookup_key(item.lookup_key)
@@ -187,14 +191,15 @@ class Preflight:
         total, stay = 0, []
         for relay in relays:
             over = (RelayState.ENDED, RelayState.PENDING_PAYMENT)
-            if relay.state in over or relay.stop_requested_at is not None:
+            if relay.state in over or not relay.is_renewed:
                 continue
             stay.append(relay.name)
-            own = amounts.get(relay.plan)
+            plan = billed_plan(relay, live.get(relay.id), self.catalogue)
+            own = amounts.get(plan)
             if own:
                 total += own.pop(0)
             else:
-                total += self.catalogue.get(relay.plan).amount_minor or 0
+                total += self.catalogue.get(plan).amount_minor or 0
         has_card = False
         if tenant.customer_id is not None:
             customer = await self.stripe.customer(tenant.customer_id)

@@ -31,6 +31,8 @@ LAST_RETRY_S: Final = 900
 """Back-off doubles from 30 s to 15 min (what the systems before found bearable)."""
 ALARM_AFTER: Final = 5
 """Failures before operators hear that a paid relay does not come up (C15)."""
+NEVER_UP_S: Final = 3 * 86_400
+"""A relay that was paid and never came up for so long (wire time) is not billed on (C15)."""
 
 
 def back_off_s(attempts: int) -> int:
@@ -102,6 +104,8 @@ class RelayKeeper:
 
     async def _applied(self, unit: Unit, relay: HostedRelay, desired: DesiredRelay) -> None:
         await unit.tx.execute("relays.applied", id=relay.id, rev=relay.wanted_rev)
+        if relay.applied_rev == 0 and relay.lapses_at is not None:
+            await lapses.came_up_late(unit, relay)
         url = self.host.url_of(desired)
         await unit.record(
             "relay.applied",
@@ -136,6 +140,10 @@ class RelayKeeper:
         await unit.record(
             "relay.sync_failed", tenant=relay.tenant, subject=relay.id, error=reason[:240]
         )
+        is_paid = relay.state is RelayState.ACTIVE and relay.activated_at is not None
+        waits_s = unit.now - (relay.activated_at or unit.now)
+        if is_paid and relay.applied_rev == 0 and waits_s >= NEVER_UP_S and relay.is_renewed:
+            await lapses.bill_no_more(self.rt, unit, relay, self.catalogue)
         if is_final or relay.sync_attempts + 1 == ALARM_AFTER:
             await self.rt.alarm(
                 unit,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from billing import lapses
 from billing.desk import Command, Desk, answer
@@ -11,10 +10,6 @@ from billing.model import HostedRelay, RelayState, Tenant, may_pay
 from billing.plans import Catalogue
 from billing.store import tenants
 from billing.unit import Unit
-
-LAST_HOUR_S: Final = 3600
-"""Just before a period ends a stop is not taken back: the renewal might be made without the relay,
-and it would run for nothing (M12). It is ordered again then instead."""
 
 
 @dataclass(slots=True)
@@ -80,7 +75,7 @@ class Resumes:
             relay.lapses_at is None or tenant.ending_subscription_id == tenant.subscription_id
         )
         is_free = relay.plan in self.catalogue and self.catalogue.get(relay.plan).is_free
-        if (runs and relay.stops_at > unit.billing_now + LAST_HOUR_S) or is_free:
+        if (runs and relay.stops_at > unit.billing_now + lapses.LAST_HOUR_S) or is_free:
             await unit.tx.execute("relays.keep", id=relay.id)
             await tenants.want_sync(unit.tx, relay.tenant, due_at=unit.now)
             await unit.record("relay.kept", tenant=relay.tenant, subject=relay.id)

@@ -300,6 +300,7 @@ TEXTS: Final[Mapping[str, Text]] = {
     "lapsing": texts_plans.lapsing,
     "lapsed": texts_plans.lapsed,
     "ordering_again": texts_plans.ordering_again,
+    "never_up": texts_plans.never_up,
     "name_released": texts_plans.name_released,
     "resumed": texts_plans.resumed,
     "resumes_later": texts_plans.resumes_later,

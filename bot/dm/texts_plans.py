@@ -130,6 +130,14 @@ def lapsing(f: Facts) -> str:
     )
 
 
+def never_up(f: Facts) -> str:
+    return (
+        f"{f['name']} was paid and could not be brought up. It is not billed after "
+        f"{date(f['stops_at'])} unless it comes up; the operator has been told and owes you what "
+        "you paid."
+    )
+
+
 def lapsed(f: Facts) -> str:
     return (
         f"{f['name']} is off: what was paid for it has run out. To order it again: resume "

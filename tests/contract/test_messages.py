@@ -276,6 +276,7 @@ def test_the_plays_say_nearly_everything(
         "name_taken": "played as two commands in one second only",
         "too_many_commands": "in tests/unit/billing/test_straight_path.py",
         "plan_is_gone": "only when the operator takes a plan away",
+        "never_up": "in tests/unit/billing/test_subscription_ends.py",
         "resume_by_paying": "in tests/unit/billing/test_subscription_ends.py",
         "money_moved": "in tests/unit/billing/test_m09_m14_books.py",
     }

@@ -35,3 +35,9 @@ WHERE id = :id AND done_at IS NULL
 -- name: of_tenant
 -- All changes of a tenant, oldest first.
 SELECT * FROM changes WHERE tenant = :tenant ORDER BY created_at, id
+
+-- name: last_end
+-- Whether Purser itself last had the subscription end (cancel) or run on (keep).
+SELECT kind FROM changes
+WHERE tenant = :tenant AND kind IN ('cancel', 'keep') AND done_at IS NOT NULL
+ORDER BY done_at DESC, created_at DESC, id DESC LIMIT 1

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from billing import plan_effects
+from billing.errors import StripeUnavailable
 from billing.model import PlanChange, RelayState
+from billing.plan_changes import QUOTE_LIFE_S
 from bot.dm.texts import render
-from tests.world import World
+from tests.unit.billing.conftest import MakeWorld
+from tests.world import ALICE, World
 
 DAY_S = 86400
 
@@ -77,3 +81,201 @@ async def test_an_upgrade_is_quoted_confirmed_paid_over_nwc_and_only_then_applie
     await world.pass_time(25 * DAY_S, step=DAY_S)
     assert [i.total_minor for i in await world.invoices()] == [400, quote["now_minor"], 900]
     assert len(world.stripe.books.subscriptions) == 1
+
+
+async def test_m12_an_unpaid_upgrade_is_undone_and_touches_only_itself(world: World) -> None:
+    """The items go back without credit for time never paid, and its invoice is closed."""
+    await have_relay(world)
+    _, quote = await ask(world, "pro")
+    world.payer.behaviour = "refuses"
+    await confirm(world, quote["code"])
+    assert (await world.invoices())[-1].status == "open"
+    await world.pass_time(27 * 3600, step=1800)
+    (sub,) = world.stripe.books.subscriptions.values()
+    assert [(i.price.amount_minor, i.quantity) for i in sub.items] == [(400, 1)]
+    assert not sub.pending
+    assert sub.customer.balance_minor == 0
+    assert [i.status for i in await world.invoices()] == ["paid", "void"]
+    (relay,) = await world.relays()
+    assert (relay.plan, relay.state) == ("basic", RelayState.ACTIVE)
+    assert [c.state.value for c in await changes(world)] == ["undone"]
+    assert "plan_undone" in [kind for kind, _ in await world.messages()]
+
+
+async def test_m9_an_upgrade_paid_after_it_was_given_up_is_applied_at_no_further_cost(
+    world: World,
+) -> None:
+    await have_relay(world)
+    _, quote = await ask(world, "pro")
+    world.payer.behaviour = "refuses"
+    await confirm(world, quote["code"])
+    await world.pass_time(22 * 3600, step=1800)
+    (sub,) = world.stripe.books.subscriptions.values()
+    invoice = list(world.stripe.books.invoices.values())[-1]
+    (change,) = await changes(world)
+    async with world.rt.unit() as unit:
+        await plan_effects.give_up(unit, change, "for the test")
+        await unit.tx.execute("invoices.want_collection", id=invoice.id, due_at=2**40)
+    # Somebody marks it paid at Stripe before it is voided.
+    world.stripe.books.mark_paid(invoice, off_stripe=True)
+    await world.pass_time(3600, step=600)
+    (relay,) = await world.relays()
+    assert relay.plan == "pro"
+    assert [(i.price.amount_minor, i.quantity) for i in sub.items] == [(900, 1)]
+    assert not sub.pending
+    assert len(await world.invoices()) == 2
+
+
+async def test_a_downgrade_waits_for_the_periods_end_and_the_renewal_has_its_price(
+    world: World,
+) -> None:
+    await have_relay(world, "pro")
+    _, quote = await ask(world, "basic")
+    assert (quote["now_minor"], quote["next_minor"]) == (0, 400)
+    assert (await confirm(world, quote["code"]))[0] == "plan_scheduled"
+    (sub,) = world.stripe.books.subscriptions.values()
+    assert [i.price.amount_minor for i in sub.items] == [400]
+    assert not sub.pending
+    assert (await world.relays())[0].plan == "pro"
+    await world.pass_time(25 * DAY_S, step=DAY_S)
+    assert (await world.relays())[0].plan == "basic"
+    assert [i.total_minor for i in await world.invoices()] == [900, 400]
+
+
+async def test_k11_a_downgrade_taken_back_costs_nothing(world: World) -> None:
+    """K11: a scheduled change was overwritten by a second in silence."""
+    await have_relay(world, "pro")
+    _, quote = await ask(world, "basic")
+    await confirm(world, quote["code"])
+    kind, facts = await ask(world, "pro")
+    assert kind == "plan_kept"
+    assert facts["dropped"] == "Basic"
+    (sub,) = world.stripe.books.subscriptions.values()
+    assert [i.price.amount_minor for i in sub.items] == [900]
+    assert not sub.pending
+    await world.pass_time(25 * DAY_S, step=DAY_S)
+    assert [i.total_minor for i in await world.invoices()] == [900, 900]
+
+
+async def test_a_downgrade_to_free_ends_the_subscription_and_the_relay_goes_on(
+    world: World,
+) -> None:
+    await have_relay(world)
+    _, quote = await ask(world, "free")
+    await confirm(world, quote["code"])
+    await world.pass_time(40 * DAY_S, step=DAY_S)
+    (sub,) = world.stripe.books.subscriptions.values()
+    assert sub.status == "canceled"
+    (relay,) = await world.relays()
+    assert (relay.plan, relay.state) == ("free", RelayState.ACTIVE)
+    assert world.host.is_up(relay.id)
+    assert len(await world.invoices()) == 1
+
+
+async def test_m12_from_a_free_plan_it_is_an_order_and_unpaid_it_stays_free(world: World) -> None:
+    await world.orders.new(await world.command("new"), "alice", "free")
+    await world.settle_down()
+    _, quote = await ask(world, "basic")
+    assert quote["now_minor"] == 400
+    await confirm(world, quote["code"])
+    (relay,) = await world.relays()
+    assert (relay.plan, relay.state) == ("free", RelayState.ACTIVE)
+    await world.pass_time(27 * 3600, step=1800)
+    (relay,) = await world.relays()
+    assert (relay.plan, relay.state) == ("free", RelayState.ACTIVE)
+    assert [i.status for i in await world.invoices()] == ["void"]
+    await world.connect_wallet()
+    _, quote = await ask(world, "basic")
+    await confirm(world, quote["code"])
+    await world.pass_time(120, step=30)
+    assert (await world.relays())[0].plan == "basic"
+    await world.pass_time(32 * DAY_S, step=DAY_S)
+    assert [i.total_minor for i in await world.invoices()] == [400, 400, 400]
+
+
+async def test_an_offer_runs_out_and_a_used_one_says_so(world: World) -> None:
+    await have_relay(world)
+    _, quote = await ask(world, "pro")
+    await world.pass_time(QUOTE_LIFE_S + 1, step=QUOTE_LIFE_S + 1)
+    kind, facts = await confirm(world, quote["code"])
+    assert (kind, facts["state"]) == ("offer_over", "expired")
+    _, quote = await ask(world, "pro")
+    await confirm(world, quote["code"])
+    kind, facts = await confirm(world, quote["code"])
+    assert kind == "offer_over"
+    assert "applied" in facts["state"] or facts["state"] in ("ordered", "confirmed")
+    assert len([c for c in await changes(world) if c.confirmed_at]) == 1
+
+
+async def test_what_was_confirmed_is_done_at_that_price_or_offered_anew(world: World) -> None:
+    """A renewal between the offer and its execution makes another price: the tenant is asked."""
+    await have_relay(world)
+    _, quote = await ask(world, "pro")
+    (sub,) = world.stripe.books.subscriptions.values()
+    away = ("update_items", "preview_change")
+
+    def fails(name: str, arguments: Any) -> None:
+        if name in away:
+            raise StripeUnavailable("sub", "away")
+
+    world.stripe.before = fails
+    await confirm(world, quote["code"])
+    world.clock.advance(sub.period_end - world.clock.billing_now() - 3600)
+    await world.lease.take()
+    world.stripe.before = lambda name, arguments: None
+    sub.period_start, sub.period_end = sub.period_end, sub.period_end + 30 * DAY_S
+    world.clock.advance(7200)
+    await world.settle_down()
+    assert (await world.relays())[0].plan == "basic"
+    assert all(i.price.amount_minor == 400 for i in sub.items)
+
+
+async def test_good_standing_gets_it_at_once_and_pays_with_the_renewal(
+    make_world: MakeWorld,
+) -> None:
+    """M12 as the operator chose it: `provision = "good_standing"`."""
+    world = await make_world()
+    world.provision = "good_standing"
+    world._build()
+    await have_relay(world)
+    _, quote = await ask(world, "pro")
+    assert quote["later"]
+    assert quote["now_minor"] == 0
+    await confirm(world, quote["code"])
+    assert (await world.relays())[0].plan == "pro"
+    await world.orders.new(await world.command("new"), "berta", "basic")
+    await world.settle_down()
+    assert (await world.relays())[1].state is RelayState.ACTIVE
+    assert len(await world.invoices()) == 1
+    await world.pass_time(25 * DAY_S, step=DAY_S)
+    first, renewal = await world.invoices()
+    assert first.total_minor == 400
+    # Pro and Basic for the next period, and both differences of the one before.
+    assert 1300 + 300 + 250 < renewal.total_minor < 1300 + 360 + 300
+    assert renewal.status == "paid"
+
+
+async def test_who_owes_gets_nothing_in_advance(make_world: MakeWorld) -> None:
+    world = await make_world()
+    world.provision = "good_standing"
+    world._build()
+    await have_relay(world)
+    world.payer.behaviour = "refuses"
+    await world.pass_time(23 * DAY_S, step=DAY_S)
+    assert (await world.invoices())[-1].status == "open"
+    await world.orders.new(await world.command("new"), "berta", "basic")
+    await world.settle_down()
+    assert (await world.relays())[1].state is RelayState.PENDING_PAYMENT
+    kind, facts = await ask(world, "pro")
+    assert (kind, facts["why"]) == ("plan_not_now", "owed")
+
+
+async def test_nobody_confirms_the_offer_of_another(world: World) -> None:
+    await have_relay(world)
+    _, quote = await ask(world, "pro")
+    other = "b0" * 32
+    await world.plan_desk.confirm(await world.command("confirm", other), quote["code"])
+    await world.settle_down()
+    assert (await world.messages(other))[-1][0] == "no_such_offer"
+    assert (await world.relays())[0].plan == "basic"
+    assert other != ALICE

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from billing.model import HostedRelay, RelayState
+from billing.ports import RelayUnreachable
 from bot.dm.texts import render
 from tests.fakes.stripe_books import Subscription
 from tests.unit.billing.conftest import MakeWorld
@@ -307,3 +308,36 @@ async def test_a_subscription_that_stripe_does_not_know_is_over(world: World) ->
     await world.pass_time(120, step=30)
     assert (await relay(world)).state is RelayState.ACTIVE
     assert len(subscriptions(world)) == 1
+
+
+async def never_up(world: World) -> None:
+    world.host.script.extend([RelayUnreachable("no answer")] * 5000)
+    await world.connect_wallet()
+    await world.orders.new(await world.command("new"), "alice", "basic")
+    await world.settle_down()
+    await world.pass_time(4 * DAY_S, step=3600)
+
+
+async def test_c15_a_relay_that_never_came_up_is_not_billed_on(world: World) -> None:
+    """C15: relays that never came up were billed."""
+    await never_up(world)
+    (kind, facts) = (await world.messages())[-1]
+    assert kind == "never_up"
+    assert render(kind, facts)
+    assert any("never came up" in what for what in await alarms(world))
+    (sub,) = subscriptions(world)
+    assert sub.cancel_at_period_end
+    await world.pass_time(30 * DAY_S, step=DAY_S)
+    assert len(await world.invoices()) == 1
+    assert (await relay(world)).is_lapsed
+
+
+async def test_c15_one_that_comes_up_after_all_is_renewed(world: World) -> None:
+    await never_up(world)
+    world.host.script.clear()
+    await world.pass_time(3600, step=600)
+    (sub,) = subscriptions(world)
+    assert not sub.cancel_at_period_end
+    assert (await relay(world)).is_renewed
+    await world.pass_time(30 * DAY_S, step=DAY_S)
+    assert [i.total_minor for i in await world.invoices()] == [400, 400]
