@@ -98,6 +98,15 @@ AT_NIGHT = int(datetime(2027, 12, 3, 23, 30, tzinfo=UTC).timestamp())
             {"window": window(day=3, told_clock=0, pause_s=DAY_S, pause_clock=0)},
             Wait("its time has not come", DAY_S),
         ),
+        (
+            {
+                "window": window(day=10, told_clock=0),
+                "clock": clock(20 * DAY_S),
+                "is_paid_since": True,
+            },
+            Wait("a later invoice for it is paid"),
+        ),
+        ({"is_paid_since": True}, Take(Step(7, Action.LIMIT))),
         ({"clock": clock(4 * DAY_S, paused_at=T)}, Wait("many tenants fail at once")),
         ({"clock": clock(4 * DAY_S, down="Stripe rates")}, Wait("Stripe rates cannot be asked")),
         ({"status": "uncollectible"}, Take(Step(7, Action.LIMIT))),
