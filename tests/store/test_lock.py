@@ -82,7 +82,7 @@ async def test_files_are_for_the_owner_only(tmp_path: Path) -> None:
 async def test_a_database_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="No such file"):
         await open_engine(tmp_path / "nowhere" / "purser.db")
-    with pytest.raises(StoreUnavailable, match="no database yet .* first start"):
+    with pytest.raises(StoreUnavailable, match=r"no database yet .* first start"):
         await open_engine(tmp_path / "missing.db", read_only=True)
     (tmp_path / "not.db").write_text("this is no database, " * 100)
     with pytest.raises(StoreUnavailable, match="not a database"):
