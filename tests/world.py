@@ -139,13 +139,15 @@ class StubPayee:
     down: bool = False
     mute_lookups: bool = False
     forgets: set[str] = field(default_factory=set)
+    seed: str = ""
+    """Another wallet has other preimages."""
 
     async def make_invoice(
         self, amount_msat: int, description: str, expiry_s: int
     ) -> Bolt11 | Unreachable:
         if self.down:
             return Unreachable("silent")
-        preimage = hashlib.sha256(f"preimage {len(self.invoices)}".encode()).digest()
+        preimage = hashlib.sha256(f"preimage {self.seed}{len(self.invoices)}".encode()).digest()
         payment_hash = hashlib.sha256(preimage).hexdigest()
         bolt11 = Bolt11(
             text=f"lnbcrt1{payment_hash}",
