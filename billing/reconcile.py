@@ -96,7 +96,8 @@ class Reconciler:
     async def _begin(self, *, dry_run: bool, hear: Hear, resume: bool) -> Sweep:
         async with self.rt.unit() as unit:
             stands = await read_position(unit) if resume else None
-            position = stands or Position(unit.now, "subscriptions", None, unit.now)
+            number = await unit.tx.scalar("reconcile.next_sweep")
+            position = stands or Position(int(number or 1), "subscriptions", None, unit.now)
         sweep = Sweep(self.rt, self.stripe, self.catalogue, self.livemode, dry_run, hear, position)
         sweep.report.resumed = stands is not None
         return sweep

@@ -187,7 +187,7 @@ class Sweep:
 
     async def _unseen(self) -> None:
         """Subscriptions we keep that the list did not show: they are over."""
-        after = ""
+        after, looked_at = "", 0
         while True:
             async with self.rt.unit() as unit:
                 rows = await unit.tx.fetch_all(
@@ -200,6 +200,8 @@ class Sweep:
             for tenant in rows:
                 if tenant.subscription_id not in self._met:
                     await self._over(tenant)
+                    looked_at += 1
+                    self.hear(Progress("ended subscriptions", looked_at, 0))
             if len(rows) < OUR_PAGE:
                 return
             after = rows[-1].pubkey
@@ -307,7 +309,7 @@ class Sweep:
         match difference.kind:
             case "invoice" | "subscription" as kind:
                 # The handler reads it again: a webhook may have been quicker than the list.
-                found = Found(FED[kind], difference.subject, str(self.position.sweep))
+                found = Found(FED[kind], difference.subject, str(unit.now))
                 await feed(unit, found, livemode=self.livemode)
             case _:
                 if difference.kind == "customer":

@@ -117,3 +117,51 @@ async def test_cards_events_and_their_retention(engine: MigratableEngine) -> Non
     assert {e.state for e in events} <= {"handled", "ignored"}
     retention = Retention(world.rt)
     assert await retention.run_once(world.clock.now() + 91 * 86400) == len(events)
+
+
+async def test_a_sweep_finds_marks_and_takes_up_on_both(engine: MigratableEngine) -> None:
+    """Every statement that takes a page of ids, with rows behind it (V4)."""
+    world = await a_world(engine)
+    await world.connect_wallet()
+    await order(world, "alice")
+    await order(world, "second", "pro")
+    await world.pass_time(60, step=30)
+    (sub,) = world.stripe.books.subscriptions.values()
+    sub.items[0].quantity += 1
+    world.stripe.books.tell = lambda *args: None  # type: ignore[method-assign]
+    (first, *_) = world.stripe.books.invoices.values()
+    differences = await world.reconciler.plan()
+    assert [d.kind for d in differences] == ["tenant"]
+    await world.rebuilder.run_once(world.clock.now())
+    report = await world.reconciler.sweep()
+    assert (report.resumed, report.errors) == (True, 0)
+    await world.settle_down()
+    assert await world.reconciler.plan() == []
+    # One that is over, found by its mark; an invoice that is open here and not there.
+    world.stripe.books.cancel(sub)
+    async with engine.transaction() as tx:
+        await tx.execute("reconcile.collect_all_open", now=world.clock.now())
+        assert await tx.scalar("reconcile.count_subscribed") == 1
+    assert [d.kind for d in await world.reconciler.plan()] == ["subscription"]
+    await world.reconciler.run_once(world.clock.now())
+    await world.settle_down()
+    assert await world.reconciler.plan() == []
+    assert first.status == "paid"
+
+
+async def test_a_long_absence_and_what_is_stuck_on_both(engine: MigratableEngine) -> None:
+    world = await a_world(engine)
+    await world.connect_wallet()
+    await order(world, "alice")
+    await world.reconciler.run_once(world.clock.now())
+    (sub,) = world.stripe.books.subscriptions.values()
+    world.stripe.set_card(sub.customer.id, "ok")
+    world.clock.advance(40 * 86400)
+    world.stripe.books.run_to(world.clock.billing_now())
+    await world.lease.take()
+    await world.reconciler.run_once(world.clock.now())
+    await world.settle_down()
+    assert [i.status for i in await world.invoices()] == ["paid", "paid"]
+    assert await world.reconciler.plan() == []
+    counts = await world.reconciler.stuck.count()
+    assert {name for name, count in counts.items() if count} <= {"events"}

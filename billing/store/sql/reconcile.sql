@@ -81,6 +81,10 @@ WHERE subscription_id IN (SELECT value FROM json_each(:ids))
 UPDATE tenants SET seen_sweep = :sweep
 WHERE subscription_id IN (SELECT jsonb_array_elements_text(CAST(CAST(:ids AS TEXT) AS JSONB)))
 
+-- name: next_sweep
+-- A number that no tenant is marked with: two sweeps may begin in one second.
+SELECT COALESCE(MAX(seen_sweep), 0) + 1 FROM tenants
+
 -- name: unseen
 -- Tenants whose subscription this sweep has not met, by pubkey.
 SELECT pubkey, name, customer_id, subscription_id, subscription_status, period_end, sync_due_at
