@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from billing.payments import MARGIN_S
+from tests.fakes.stripe_books import Invoice
 from tests.sim.stored import check_stored
 from tests.sim.world import SimWorld
 
@@ -197,9 +198,10 @@ def _relays(world: SimWorld) -> None:
             for item in sub.items:
                 seats[owner, plan_of(world, item.price.amount_minor)] += item.quantity
     used: Counter[tuple[str, str]] = Counter()
-    for relay_id, name, tenant, plan, state, stop in _rows(
+    for relay_id, name, tenant, plan, state, stop, lapses_at in _rows(
         world,
-        "SELECT id, name, tenant, plan, state, stop_requested_at FROM hosted_relays ORDER BY id",
+        "SELECT id, name, tenant, plan, state, stop_requested_at, lapses_at FROM hosted_relays "
+        "ORDER BY id",
     ):
         at_host = world.host.relays.get(relay_id)
         is_up = at_host is not None and at_host.active
@@ -215,7 +217,7 @@ def _relays(world: SimWorld) -> None:
         if is_up and not coming:
             used[tenant, plan] += 1
         carriers = [
-            books.invoices[row[0]].status
+            books.invoices[row[0]]
             for row in _rows(
                 world,
                 "SELECT l.invoice_id FROM invoice_relays l JOIN invoices i ON i.id = l.invoice_id "
@@ -224,16 +226,26 @@ def _relays(world: SimWorld) -> None:
             )
         ]
         # By policy a relay comes back once all that is owed for it is paid.
-        owes = {"open", "uncollectible", "draft"} & set(carriers)
+        owes = {"open", "uncollectible", "draft"} & {carrier.status for carrier in carriers}
         if state == "ended" and _is_over(world, relay_id):
             continue
-        if carriers and carriers[-1] == "paid" and not owes and not is_up:
+        if lapses_at is not None and carriers and _has_run_out(world, carriers[-1]):
+            continue
+        if carriers and carriers[-1].status == "paid" and not owes and not is_up:
             world.violate("M13", f"relay {name} ({state}) is paid and not up")
     for key, count in sorted(used.items()):
         if count > seats[key] and not _is_unsettled(world, key[0]):
             world.violate(
                 "M12", f"{key[0][:4]} has {count} {key[1]} relays up and {seats[key]} are billed"
             )
+
+
+def _has_run_out(world: SimWorld, paid: Invoice) -> bool:
+    """The time that it paid for is over: what was not renewed waits for its tenant (seed 73)."""
+    subscription = paid.subscription
+    if subscription is None or subscription.is_terminal:
+        return subscription is None or subscription.period_end <= world.stripe.books.now
+    return paid.created_at < subscription.period_start - 3600
 
 
 def _is_over(world: SimWorld, relay_id: str) -> bool:
