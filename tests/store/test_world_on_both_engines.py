@@ -165,3 +165,34 @@ async def test_a_long_absence_and_what_is_stuck_on_both(engine: MigratableEngine
     assert await world.reconciler.plan() == []
     counts = await world.reconciler.stuck.count()
     assert {name for name, count in counts.items() if count} <= {"events"}
+
+
+async def test_a_change_of_plan_a_stop_and_a_resume(engine: MigratableEngine) -> None:
+    """V4: what is offered, confirmed, applied, undone, lapsed and resumed works on both."""
+    world = await a_world(engine)
+    await world.connect_wallet()
+    await order(world, "alice")
+    await world.pass_time(10 * 86400, step=5 * 86400)
+    for plan in ("pro", "basic"):
+        await world.plan_desk.ask(await world.command("plan"), "alice", plan)
+        await world.settle_down()
+        code = str((await world.messages())[-1][1]["code"])
+        await world.plan_desk.confirm(await world.command("confirm"), code)
+        await world.settle_down()
+        await world.pass_time(120, step=30)
+    assert [r.plan for r in await world.relays(ALICE)] == ["pro"]
+    (sub,) = world.stripe.books.subscriptions.values()
+    sub.cancel_at_period_end = True
+    world.stripe.books.tell("customer.subscription.updated", sub)
+    await world.settle_down()
+    await world.pass_time(25 * 86400, step=86400)
+    (relay,) = await world.relays(ALICE)
+    assert relay.is_lapsed
+    assert relay.plan == "basic"
+    await world.resumes.resume(await world.command("resume"), "alice")
+    await world.pass_time(120, step=30)
+    await world.orders.stop(await world.command("stop"), "alice", confirmed=True)
+    await world.resumes.resume(await world.command("resume"), "alice")
+    await world.settle_down()
+    assert [r.state.value for r in await world.relays(ALICE)] == ["active"]
+    await check_all(world)
