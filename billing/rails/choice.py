@@ -133,7 +133,8 @@ def _ending(s: Situation) -> Step | None:
 
 def _preparation(s: Situation) -> Step:
     """Everything of it in our hands, then a rail."""
-    if _is_cards_alone(s):
+    # What is given up is taken from Stripe too, whose retries would still charge for it.
+    if _is_cards_alone(s) and not s.orphaned:
         return Finished("stays with Stripe: the tenant pays by card only")
     if s.view.status == "draft":
         return Finalize()

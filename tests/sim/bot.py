@@ -69,6 +69,8 @@ from wallet.ports import LookupAnswer
 OPERATOR = "0e" * 32
 BEAT_S = 3 * 3600
 """While somebody owes, a running bot looks around this often: in production far more often."""
+RECONCILE_AT_LEAST_S = 10 * 86400
+RECONCILE_RETRY_S = 6 * 3600
 
 
 class Bot:
@@ -94,6 +96,7 @@ class Bot:
         )
         self.wallets = WalletCommands(self.desk, book)
         self.is_working = False
+        self.reconciled_at = 0
 
     # --- ports Payees, Payers, PayeeLookup ------------------------------------------------------
 
@@ -140,6 +143,7 @@ class Bot:
         self.is_working = True
         self._put_to_work()
         self.life.spawn("lease", self._keep_lease())
+        self.life.spawn("reconcile rarely", self._reconcile_rarely())
 
     async def _configure_payees(self, unit: Unit) -> None:
         """As `ConnectionBook.configure_payee` does at a start with another connection. Wallets that
@@ -298,6 +302,16 @@ class Bot:
             await self.reconciler.run_once(self.world.clock.now())
         except PurserError as error:
             self.world.say(f"reconcile failed: {error}")
+            return
+        self.reconciled_at = self.world.clock.now()
+
+    async def _reconcile_rarely(self) -> None:
+        """Production does it every quarter of an hour; here what webhooks miss shall stay missed
+        for a while, but no bot that lives lets Stripe forget its events meanwhile (seed 205)."""
+        while True:
+            await asyncio.sleep(RECONCILE_RETRY_S)
+            if self.world.clock.now() - self.reconciled_at >= RECONCILE_AT_LEAST_S:
+                await self.reconcile()
 
     async def after_restore(self) -> None:
         """What docs/operations.md has an operator do: the relay host is told everything again."""

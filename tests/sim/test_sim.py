@@ -28,6 +28,7 @@ FOUND_BY_THE_HUNT = {
     50385: "a backup that named a subscription which another had followed",
     70090: "credit on its way to an invoice that the Dashboard marked paid meanwhile",
     70318: "a step of dunning that found nothing left to pay",
+    173: "a card that Stripe charged for what dunning had ended",
     5005: "a fake Stripe that kept a debt it had put on a voided invoice",
 }
 """What these seeds broke when they were found; the world has moved on, the situations recur."""

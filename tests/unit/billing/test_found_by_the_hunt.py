@@ -69,3 +69,16 @@ async def test_m13_a_step_that_finds_nothing_left_to_pay_is_not_taken(world: Wor
         await world.dunner.run_once(world.clock.now())
     assert "dunning_limit" not in await said(world)
     assert await state(world) is RelayState.ACTIVE
+
+
+async def test_k5_a_card_is_not_charged_for_what_dunning_has_ended(world: World) -> None:
+    """Seed 173: the invoice of a tenant who pays by card only stayed with Stripe, whose last retry
+    went through after the relay had ended."""
+    await unpaid(world, card=True)
+    await days(world, 32)
+    assert await state(world) is RelayState.ENDED
+    (customer,) = world.stripe.books.customers.values()
+    world.stripe.set_card(customer.id, "ok")
+    await days(world, 30)
+    assert {i.status for i in (await world.invoices())[1:]} == {"void"}
+    assert not any(i.paid for i in list(world.stripe.books.invoices.values())[1:])
