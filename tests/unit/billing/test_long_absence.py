@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from billing.errors import StripeRejected
 from billing.model import InboxEvent, Tenant
+from billing.views import EventPage
 from tests.books import check_all
 from tests.world import ALICE, OPERATOR, World
 
@@ -83,6 +85,31 @@ async def test_after_forty_days_everything_that_happened_is_here(world: World) -
     events = await again.all(InboxEvent, "events.newest", count=1000)
     assert all(e.state == "handled" for e in events if e.event_id.startswith("found:"))
     assert await again.reconciler.plan() == []
+
+
+async def test_a_stripe_that_takes_a_forgotten_cursor_does_not_hide_the_gap(world: World) -> None:
+    """Not documented: it may answer with what it still has instead of refusing. Time decides."""
+    await ordered(world, ALICE, "alice")
+    await world.reconciler.run_once(world.clock.now())
+    again = await away(world, 40 * DAY_S)
+    ask = again.stripe.events_after
+    known = {event.id for event in again.stripe.books.events}
+
+    async def lenient(cursor: str | None, since: int) -> EventPage:
+        try:
+            return await ask(cursor, since)
+        except StripeRejected:
+            assert cursor in known
+            return await ask(None, 0)
+
+    again.stripe.events_after = lenient  # type: ignore[method-assign]
+    before = len(again.stripe.calls)
+    await again.reconciler.run_once(again.clock.now())
+    assert "traces_since" in [name for name, _ in again.stripe.calls[before:]]
+    # Once it is up to date it lists no more.
+    before = len(again.stripe.calls)
+    await again.reconciler.run_once(again.clock.now())
+    assert "traces_since" not in [name for name, _ in again.stripe.calls[before:]]
 
 
 async def test_a_short_absence_reads_events_and_lists_nothing(world: World) -> None:
