@@ -24,10 +24,11 @@ class RefundGateway(Protocol):
         ...
 
     async def create_refund(
-        self, operation_id: str, *, invoice_id: str, amount_minor: int
+        self, operation_id: str, *, invoice_id: str, amount_minor: int, key: str | None = None
     ) -> RefundView:
         """Back to the card that paid this invoice. Looks for the operation id first when told
-        again. `StripeRejected` with the code `no_card_payment`: no card paid that much of it."""
+        again; `key` is another idempotency key than that id, where it replays an error (M11).
+        `StripeRejected` with the code `no_card_payment`: no card paid that much of it."""
         ...
 
     async def refund(self, refund_id: str) -> RefundView: ...
@@ -49,11 +50,13 @@ class RefundGateway(Protocol):
         part: NotePart,
         refund_id: str | None,
         memo: str,
+        key: str | None = None,
     ) -> CreditNoteView:
         """On a paid invoice; the whole amount is one part, so that the parts sum exactly.
 
-        Looks for the operation id among the invoice's notes first. `credit` adds to the customer's
-        balance; `card` names the `refund_id` it stands for and moves nothing itself.
+        Looks for the operation id among the invoice's notes first; `key` as with `create_refund`.
+        `credit` adds to the customer's balance; `card` names the `refund_id` it stands for and
+        moves nothing itself.
         """
         ...
 

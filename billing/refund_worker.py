@@ -28,6 +28,9 @@ from billing.unit import Runtime
 log = structlog.stdlib.get_logger("purser")
 
 BATCH: Final = 20
+NEW_KEY_TRIES: Final = 8
+"""M11: some ten minutes. A key replays its first answer for a day, a 500 included; what it may have
+made is looked for by the operation id before another key is used."""
 NOTE_OF: Final[dict[RefundWay, NotePart]] = {
     RefundWay.LIGHTNING: "outside",
     RefundWay.CARD: "card",
@@ -112,6 +115,7 @@ class RefundWorker:
                     refund.operation_id,
                     invoice_id=refund.invoice_id,
                     amount_minor=refund.amount_minor,
+                    key=_key(refund, refund.operation_id),
                 )
             else:
                 view = await self.stripe.refund(refund.stripe_id)
@@ -170,13 +174,15 @@ class RefundWorker:
 
     async def _write(self, refund: Refund) -> str:
         assert refund.invoice_id is not None
+        operation_id = refund.note_operation_id or refund.operation_id
         note = await self.stripe.create_credit_note(
-            refund.note_operation_id or refund.operation_id,
+            operation_id,
             invoice_id=refund.invoice_id,
             amount_minor=refund.amount_minor,
             part=NOTE_OF[refund.way],
             refund_id=refund.stripe_id if refund.way is RefundWay.CARD else None,
             memo=refund.reason,
+            key=_key(refund, operation_id),
         )
         return note.id
 
@@ -223,3 +229,9 @@ class RefundWorker:
             fresh = await refunds.get(unit.tx, refund_id)
             assert fresh is not None
             await end_refund(self.rt, unit, fresh, seen, problem=problem)
+
+
+def _key(refund: Refund, operation_id: str) -> str | None:
+    """None: the operation id itself; another one after each so many tries, by what is stored."""
+    given_up = refund.tries // NEW_KEY_TRIES
+    return f"{operation_id}_{given_up}" if given_up else None

@@ -112,10 +112,10 @@ class StripeRefunds(StripeInvoices):
         return [read(path, refund_view, raw) async for raw in rows]
 
     async def create_refund(
-        self, operation_id: str, *, invoice_id: str, amount_minor: int
+        self, operation_id: str, *, invoice_id: str, amount_minor: int, key: str | None = None
     ) -> RefundView:
         """See `RefundGateway.create_refund`."""
-        options = options_for(operation_id)
+        options = options_for(key or operation_id)
         for known in await self.refunds_of(invoice_id):
             if known.operation_id == operation_id:
                 return known
@@ -167,9 +167,10 @@ class StripeRefunds(StripeInvoices):
         part: NotePart,
         refund_id: str | None,
         memo: str,
+        key: str | None = None,
     ) -> CreditNoteView:
         """See `RefundGateway.create_credit_note`."""
-        options = options_for(operation_id)
+        options = options_for(key or operation_id)
         for known in await self.credit_notes_of(invoice_id):
             if known.operation_id == operation_id:
                 return known

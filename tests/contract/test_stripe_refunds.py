@@ -58,6 +58,26 @@ async def test_a_card_refund_is_made_once_found_again_and_told(stage: Stage) -> 
     assert (of_all.id, of_all.customer_id) == (made.id, invoice.customer_id)
 
 
+async def test_m11_another_key_finds_what_the_operation_made_before(stage: Stage) -> None:
+    invoice_id = await by_card(stage)
+    name = op()
+    made = await stage.gateway.create_refund(name, invoice_id=invoice_id, amount_minor=150)
+    again = await stage.gateway.create_refund(
+        name, invoice_id=invoice_id, amount_minor=150, key=f"{name}_1"
+    )
+    assert made.id == again.id
+    other = op()
+    fresh = await stage.gateway.create_refund(
+        other, invoice_id=invoice_id, amount_minor=50, key=f"{other}_1"
+    )
+    assert (fresh.id != made.id, fresh.operation_id) == (True, other)
+    note = {"invoice_id": invoice_id, "amount_minor": 50, "refund_id": fresh.id, "memo": ""}
+    noted = op()
+    first = await stage.gateway.create_credit_note(noted, part="card", **note)
+    second = await stage.gateway.create_credit_note(noted, part="card", key=f"{noted}_1", **note)
+    assert first.id == second.id
+
+
 async def test_more_than_the_card_paid_is_refused(stage: Stage) -> None:
     invoice_id = await by_card(stage)
     with pytest.raises(StripeRejected):

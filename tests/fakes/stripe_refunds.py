@@ -132,7 +132,7 @@ class FakeRefunds:
         return await self._call("refunds_of_charge", {"charge_id": charge_id}, body)
 
     async def create_refund(
-        self, operation_id: str, *, invoice_id: str, amount_minor: int
+        self, operation_id: str, *, invoice_id: str, amount_minor: int, key: str | None = None
     ) -> RefundView:
         def body() -> RefundView:
             for known in self.refunds.values():
@@ -144,7 +144,7 @@ class FakeRefunds:
             return self._refund(invoice, amount_minor, operation_id)
 
         arguments = {"invoice_id": invoice_id, "amount_minor": amount_minor}
-        return await self._write("create_refund", operation_id, arguments, body)
+        return await self._write("create_refund", key or operation_id, arguments, body)
 
     async def refund(self, refund_id: str) -> RefundView:
         return await self._call(
@@ -171,6 +171,7 @@ class FakeRefunds:
         part: NotePart,
         refund_id: str | None,
         memo: str,
+        key: str | None = None,
     ) -> CreditNoteView:
         def body() -> CreditNoteView:
             for known in self.notes.values():
@@ -203,7 +204,7 @@ class FakeRefunds:
             return note
 
         arguments = {"invoice_id": invoice_id, "amount_minor": amount_minor, "part": part}
-        return await self._write("create_credit_note", operation_id, arguments, body)
+        return await self._write("create_credit_note", key or operation_id, arguments, body)
 
     async def traces_since(self, kind: TraceKind, since: int) -> Sequence[Trace]:
         def body() -> Sequence[Trace]:

@@ -446,6 +446,31 @@ async def test_v1_an_orphan_is_looked_up_before_anything_else(world: World) -> N
     assert len(world.stripe.refunds) == 1
 
 
+@pytest.mark.parametrize("call", ["create_refund", "create_credit_note"])
+async def test_v1_m11_a_key_that_replays_a_500_is_given_up_after_a_look(
+    world: World, call: str
+) -> None:
+    """Stripe replays a 500 for a day; the money is not kept back as long."""
+    invoice_id = await paid_by_card(world)
+    cursed: set[str] = set()
+
+    def curse(name: str, arguments: dict[str, object]) -> None:
+        key = str(arguments.get("operation_id"))
+        if name == call and (key in cursed or not cursed):
+            cursed.add(key)
+            raise StripeUnavailable(invoice_id, "a cached 500")
+
+    world.stripe.before = curse
+    await world.refund_desk.refund(invoice_id, None, None, "card")
+    await world.settle_down()
+    await world.pass_time(1800, step=30)
+    refund = await refund_of(world, invoice_id)
+    assert refund.state is RefundState.DONE
+    assert refund.noted_at is not None
+    assert len(cursed) == len(world.stripe.refunds) == len(world.stripe.notes) == 1
+    await is_true(world)
+
+
 async def test_a_card_refund_that_stripe_refuses_or_fails_is_failed(world: World) -> None:
     invoice_id = await paid_by_wallet(world)
     await world.refund_desk.refund(invoice_id, None, RefundWay.CARD, "no card paid it")
