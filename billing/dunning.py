@@ -203,6 +203,8 @@ class Evidence:
     credit_minor: int = 0
     arriving: bool = False
     due_at: int | None = None
+    is_payable: bool = False
+    """A payment request of it is open, or not yet beyond its margin."""
     unanswered: str | None = None
 
 
@@ -286,8 +288,10 @@ def _held(s: Situation) -> Wait | None:
     return None
 
 
-def objection(evidence: Evidence) -> str | None:
-    """Why the step must not be taken although it is due (M13); None: nothing speaks against it."""
+def objection(evidence: Evidence, action: Action) -> str | None:
+    """Why the step must not be taken although it is due (M13); None: nothing speaks against it.
+    What is limited or stopped comes back when it is paid, so a request that somebody holds unpaid
+    is no objection; what has ended does not."""
     if evidence.unanswered is not None:
         return f"{evidence.unanswered} cannot be asked"
     if evidence.remaining_minor <= 0:
@@ -298,6 +302,8 @@ def objection(evidence: Evidence) -> str | None:
         return "a card payment is under way"
     if evidence.credit_minor >= evidence.remaining_minor:
         return "credit covers it"
+    if action is Action.END and evidence.is_payable:
+        return "a payment request of it can still be paid"
     return None
 
 

@@ -72,8 +72,14 @@ class Investigator:
             credit_minor=credit_minor,
             arriving=arriving,
             due_at=view.due_at,
+            is_payable=await self._is_payable(known.id),
             unanswered=unanswered,
         )
+
+    async def _is_payable(self, invoice_id: str) -> bool:
+        async with self.rt.unit() as unit:
+            requests = await payments.requests_of(unit.tx, invoice_id)
+            return any(not is_beyond_margin(request, now=unit.now) for request in requests)
 
     async def _credit(self, view: InvoiceView) -> int:
         try:

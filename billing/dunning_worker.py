@@ -36,7 +36,7 @@ from billing.dunning_end import SubscriptionEnder, end
 from billing.dunning_evidence import Investigator, is_claimed, is_under_way, money_in_hand
 from billing.errors import PurserError
 from billing.mass_failure import FailureWatch
-from billing.model import HostedRelay, Invoice, RelayState
+from billing.model import HostedRelay, Invoice, Rail, RelayState
 from billing.money import fiat_to_msat
 from billing.parallel import by_group
 from billing.ports import Quoter
@@ -65,6 +65,8 @@ class Dunner:
     failures: FailureWatch
     quoter: Quoter
     policy: Policy
+    rails: tuple[Rail, ...] = tuple(Rail)
+    """The ways that a message may offer."""
 
     async def run_once(self, now: int) -> int:
         """Returns how many windows were changed or looked at; one's error is its own."""
@@ -161,7 +163,7 @@ class Dunner:
                 await self._rest(unit, window, verdict)
                 return
         evidence = await self.investigator.ask(window)
-        against = objection(evidence)
+        against = objection(evidence, verdict.step.action)
         # Where nothing is left to pay there is no amount in sats either.
         amount_msat = 0 if against is not None else await self._sats(window, evidence)
         async with self.rt.unit() as unit:
@@ -316,6 +318,7 @@ class Dunner:
             due_at=window.due_at,
             coming=[] if is_over else coming,
             wallet=payer.masked if payer is not None else None,
+            ways=[rail.value for rail in self.rails] if invoice.status == "open" else [],
             promise_days=self.policy.promise_max_days if may_promise else 0,
             export_notice=self.policy.export_notice,
         )

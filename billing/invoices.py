@@ -95,7 +95,7 @@ async def is_orphaned(unit: Unit, invoice_id: str) -> bool:
     that were undone; or it was dunned to the end: nothing is owed on it any more."""
     carried = await invoices.relays_of(unit.tx, invoice_id)
     is_over = all(relay.state is RelayState.ENDED or relay.is_lapsed for relay in carried)
-    if carried and is_over and await dunning.has_ended(unit.tx, invoice_id):
+    if is_over and await dunning.has_ended(unit.tx, invoice_id):
         return True
     changes = await plan_changes.of_invoice(unit.tx, invoice_id)
     return bool(carried or changes) and all(

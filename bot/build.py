@@ -370,6 +370,7 @@ def _build_dunner(core: Core) -> Dunner:
         FailureWatch(rt, core.config.dunning.mass_failure_tenants),
         core.rates,
         core.config.dunning_policy(),
+        tuple(Rail(rail) for rail in core.config.collection.rails),
     )
 
 

@@ -91,5 +91,6 @@ async def close(
 
 
 async def has_ended(tx: Tx, invoice_id: str) -> bool:
-    """Whether its timeline ran to the end: nothing is owed any more, and nothing is run."""
+    """Whether its timeline, or that of its subscription, ran to the end: what it carries no longer
+    is owed no more."""
     return await tx.scalar("dunning.has_ended", invoice_id=invoice_id) is not None

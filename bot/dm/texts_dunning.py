@@ -16,6 +16,13 @@ _VERBS: Final = {
 }
 
 
+_WAYS: Final = {
+    "manual": "say pay for a Lightning invoice",
+    "nwc": "connect a wallet with wallet <nwc uri>",
+    "card": "say card to leave a card",
+}
+
+
 def coming(plan: list[Mapping[str, Any]], relays: list[str]) -> str:
     """`If nothing is paid: alice is limited on 3 Dec 2026, 08:00 UTC, stopped on …`."""
     cuts = [row for row in plan if row["action"] in ("limit", "stop", "end")]
@@ -45,14 +52,13 @@ def _what(f: Facts) -> str:
 
 def _how(f: Facts) -> str:
     """How to pay now, and how to ask for time."""
-    wallet = (
-        "say pay for a Lightning invoice"
-        if f.get("wallet")
-        else "say pay for a Lightning invoice, or connect a wallet: wallet <nwc uri>"
-    )
+    ways = [text for rail, text in _WAYS.items() if rail in f["ways"]]
+    if f.get("wallet") and "nwc" in f["ways"]:
+        ways.remove(_WAYS["nwc"])
+    how = ", or ".join(ways) if ways else "ask the operator how"
     days = int(f.get("promise_days") or 0)
     more = f" Need some days? Say, once: promise <days> (at most {days})." if days else ""
-    return f"To pay now: {wallet}.{more}"
+    return f"To pay now: {how}.{more}"
 
 
 def _join(*parts: str) -> str:

@@ -14,6 +14,7 @@ from billing.dunning import (
     DUE_GRACE_S,
     HOUR_S,
     NEW_CLOCK,
+    TAKES,
     Action,
     Close,
     DunningClock,
@@ -180,7 +181,14 @@ def test_quiet_hours(quiet: Quiet, at: str, morning: str | None) -> None:
     ],
 )
 def test_m13_what_speaks_against_a_step(evidence: Evidence, against: str | None) -> None:
-    assert objection(evidence) == against
+    for action in TAKES:
+        assert objection(evidence, action) == against
+
+
+def test_m13_nothing_ends_for_good_while_somebody_holds_a_request() -> None:
+    held = Evidence(400, is_payable=True)
+    assert objection(held, Action.STOP) is None
+    assert objection(held, Action.END) == "a payment request of it can still be paid"
 
 
 # --- the clock ----------------------------------------------------------------------------------

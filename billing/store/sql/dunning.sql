@@ -119,8 +119,15 @@ UPDATE dunning_windows SET end_subscription_id = NULL, next_look_at = NULL
 WHERE invoice_id = :invoice_id
 
 -- name: has_ended
--- Whether dunning of this invoice ran to its end.
-SELECT 1 FROM dunning_windows WHERE invoice_id = :invoice_id AND outcome = 'ended'
+-- Whether dunning of this invoice ran to its end, or of another one by which its subscription
+-- lapsed: a renewal that Stripe drew up before it heard of the end.
+SELECT MAX(1) FROM dunning_windows
+JOIN invoices ON invoices.id = dunning_windows.invoice_id
+JOIN invoices AS mine ON mine.id = :invoice_id
+WHERE dunning_windows.outcome = 'ended' AND dunning_windows.tenant = mine.tenant AND (
+    dunning_windows.invoice_id = mine.id
+    OR (mine.billing_reason = 'subscription_cycle' AND invoices.subscription_id = mine.subscription_id)
+)
 
 -- name: pause
 -- A pause of the present step, on top of what was paused before.

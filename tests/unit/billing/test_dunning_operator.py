@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from billing.mass_failure import is_mass_failure
-from billing.model import Invoice, RelayState
+from billing.model import Invoice, Rail, RelayState
 from billing.store import dunning
 from bot import queries_dunning
 from bot.build import Core
@@ -199,3 +199,19 @@ async def test_wallets_that_hold_too_little_are_no_failure_of_ours(world: World)
     assert [render("operator_alarm", {"what": text}) for text in await alarms(world)] == []
     assert await windows(world)
     assert await said(world) == []
+
+
+async def test_a_message_offers_the_ways_there_are(world: World) -> None:
+    await unpaid(world)
+    await days(world, 1)
+    text = await text_of(world, "dunning_due")
+    assert "To pay now: say pay for a Lightning invoice, or say card to leave a card." in text
+    assert "wallet <nwc uri>" not in text, "one is connected"
+    world.dunner.rails = (Rail.CARD,)
+    await days(world, 1)
+    assert "To pay now: say card to leave a card." in await text_of(world, "dunning_remind")
+    world.dunner.rails = tuple(Rail)
+    renewal(world).status = "uncollectible"
+    world.stripe.books.tell("invoice.marked_uncollectible", renewal(world))
+    await days(world, 2)
+    assert "ask the operator how" in await text_of(world, "dunning_remind")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from billing.dunning import DAY_S
+from billing.errors import StripeUnavailable
 from billing.model import RelayState
 from billing.money import format_sats
+from tests.fakes import stripe_books
 from tests.unit.billing.dunned import (
     HOUR_S,
     alarms,
@@ -185,6 +187,71 @@ async def test_an_invoice_that_was_sent_is_due_on_its_own_day(world: World) -> N
     assert await state(world) is RelayState.ACTIVE
     await days(world, 4)
     assert await state(world) is RelayState.LIMITED
+
+
+async def test_m13_it_does_not_end_while_somebody_holds_a_request_for_it(world: World) -> None:
+    await unpaid(world)
+    await days(world, 30)
+    while await state(world) is RelayState.STOPPED:
+        (request, *_) = [r for r in await world.requests() if r.state == "open"] or [None]
+        if request is None or request.expires_at - world.clock.now() < 1200:
+            await world.accounts.pay(await world.command("pay"))
+        await world.pass_time(600, step=600)
+        if world.clock.billing_now() - renewal(world).created_at > 33 * DAY_S:
+            break
+    assert await state(world) is RelayState.STOPPED
+    request = next(r for r in await world.requests() if r.state == "open")
+    world.payee.settle(request.payment_hash)
+    await world.pass_time(600, step=60)
+    assert renewal(world).status == "paid"
+    assert await state(world) is RelayState.STOPPED, "the next month is owed too"
+    world.stripe.books.mark_paid(renewal(world, 2), off_stripe=True)
+    await world.pass_time(600, step=60)
+    assert await state(world) is RelayState.ACTIVE
+
+
+async def test_m12_a_renewal_drawn_up_before_stripe_heard_of_the_end_is_not_collected(
+    world: World,
+) -> None:
+    await unpaid(world)
+    await days(world, 26)
+    deliver, world.deliver_events = world.deliver_events, no_events  # type: ignore[method-assign]
+    cancel, world.stripe.cancel_subscription = world.stripe.cancel_subscription, away  # type: ignore[method-assign]
+    await days(world, 6)
+    assert await state(world) is RelayState.ENDED
+    assert len(await world.invoices()) == 2, "nobody has told of the third"
+    world.payer.behaviour = "pays"
+    sent = len(world.payer.sent)
+    async with world.rt.unit() as unit:
+        await unit.tx.execute("invoices.reset_nwc_tries", tenant=ALICE, now=unit.now)
+    world.deliver_events = deliver  # type: ignore[method-assign]
+    await days(world, 1)
+    world.stripe.cancel_subscription = cancel  # type: ignore[method-assign]
+    await days(world, 1)
+    assert len(world.payer.sent) == sent
+    assert {i.status for i in list(world.stripe.books.invoices.values())[1:]} == {"void"}
+    assert subscription(world).status == "canceled"
+
+
+async def test_m12_what_ended_is_taken_from_stripes_own_retries(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stripe_books, "RETRY_DAYS", (3, 5, 7, 14, 14, 14))
+    await unpaid(world, card=True)
+    await days(world, 32)
+    assert await state(world) is RelayState.ENDED
+    world.stripe.set_card(renewal(world).customer.id, "ok")
+    await days(world, 40)
+    assert {i.status for i in list(world.stripe.books.invoices.values())[1:]} == {"void"}
+    assert subscription(world).status == "canceled"
+
+
+async def no_events() -> int:
+    return 0
+
+
+async def away(*args: object, **more: object) -> None:
+    raise StripeUnavailable("cancel_subscription", "503")
 
 
 # --- several invoices ---------------------------------------------------------------------------
