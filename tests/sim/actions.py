@@ -347,7 +347,7 @@ def payee_replaced(world: SimWorld) -> None:
 
 
 def _end_all(world: SimWorld) -> None:
-    for bot in world.living():
+    for bot in [*world.living(), *world.copies]:
         bot.life.die()
 
 
@@ -375,6 +375,13 @@ def restore(world: SimWorld) -> None:
     if backup is not None and world.clock.now() - backup.at < BACKUP_LIVES_S:
         world.restoring = world.backup
         _end_all(world)
+
+
+def copy_wakes(world: SimWorld) -> None:
+    """Somebody starts a copy of the machine, while this one runs."""
+    if not world.copies:
+        world.count("copy_beside")
+        world.start_copy()
 
 
 def nothing(world: SimWorld) -> None:
@@ -414,6 +421,7 @@ FAULTS: tuple[tuple[Action, int], ...] = (
     (slow_refund, 1),
     (spender_down, 1),
     (restore, 2),
+    (copy_wakes, 1),
     (dashboard_pay, 1),
     (dashboard_void, 1),
     (forge, 2),

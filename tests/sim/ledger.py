@@ -29,7 +29,7 @@ def is_beyond_help(world: SimWorld, row: Difference) -> bool:
     """After a restore the audit may name a payment hash that the lost database knew: dead and never
     paid, which nobody needs to take up, or of a wallet of the operator's that is replaced, which
     nobody can ask any more. It names them truly, and nothing follows from them."""
-    if not world.counts["backup_restored"] or row.subject not in world.stripe.books.invoices:
+    if not (world.counts["backup_restored"] or world.counts["copy_beside"]) or row.subject not in world.stripe.books.invoices:
         return False
     metadata = world.stripe.books.invoices[row.subject].metadata
     known = world.connection.execute("SELECT payment_hash FROM payment_requests").fetchall()

@@ -33,9 +33,10 @@ class DueWakeups(Wakeups):
     The production class wakes everybody; here that would be most of a seed's work.
     """
 
-    def __init__(self, world: SimWorld) -> None:
+    def __init__(self, world: SimWorld, connection: sqlite3.Connection) -> None:
         super().__init__()
         self._world = world
+        self._connection = connection
         self._asked: list[tuple[asyncio.Event, IsDue | None]] = []
         self._by_rows: list[asyncio.Event] = []
         self._sql = ""
@@ -66,7 +67,7 @@ class DueWakeups(Wakeups):
                 event.set()
         if self._sql:
             now = self._world.clock.now()
-            found = self._world.connection.execute(self._sql, {"now": now}).fetchone()
+            found = self._connection.execute(self._sql, {"now": now}).fetchone()
             for event, due in zip(self._by_rows, found, strict=True):
                 if due:
                     event.set()
@@ -116,13 +117,16 @@ class SimDriver:
 class Life:
     """A process: its engine, its tasks, and when it ends."""
 
-    def __init__(self, world: SimWorld, name: str) -> None:
+    def __init__(self, world: SimWorld, name: str, copy: sqlite3.Connection | None = None) -> None:
         self.world = world
         self.name = name
+        self.is_on_copy = copy is not None
+        self.connection = world.connection if copy is None else copy
+        lock = world.db_lock if copy is None else asyncio.Lock()
         self.dead = False
         self.stopping = False
-        self.engine = SqliteEngine(SimDriver(self, world.connection, world.db_lock))
-        self.wakeups = DueWakeups(world)
+        self.engine = SqliteEngine(SimDriver(self, self.connection, lock))
+        self.wakeups = DueWakeups(world, self.connection)
         self.leased_at: int | None = None
         self.kill_in: int | None = None
         self.freeze_in: int | None = None
@@ -255,7 +259,7 @@ class Life:
         if not isinstance(is_due, str):
             return not is_due()
         now = self.world.clock.now()
-        return self.world.connection.execute(is_due, {"now": now}).fetchone() is None
+        return self.connection.execute(is_due, {"now": now}).fetchone() is None
 
     def _count_round(self, name: str) -> None:
         now = float(int(self.world.loop.virtual))

@@ -38,9 +38,14 @@ class Rules:
     def _now(self) -> int:
         return self.world.clock.now()
 
-    def _row(self, sql: str, *values: Any) -> tuple[Any, ...] | None:
-        row = self.world.connection.execute(sql, values).fetchone()
-        return None if row is None else tuple(row)
+    def _row(self, sql: str, *values: Any, life: Life | None = None) -> tuple[Any, ...] | None:
+        """Of the database of this life; of anybody's where nobody says whose effect it is."""
+        connections = [life.connection] if life is not None else self.world.databases()
+        for connection in connections:
+            row = connection.execute(sql, values).fetchone()
+            if row is not None:
+                return tuple(row)
+        return None
 
     def _others_alive(self, invoice: LnInvoice, *, auto: bool) -> list[str]:
         """Other requests for the same invoice that somebody holds and that could still settle."""
@@ -89,7 +94,7 @@ class Rules:
 
     def on_lease(self, life: Life) -> None:
         """The database names who works on it."""
-        row = self._row("SELECT owner FROM leases WHERE name = 'purser'")
+        row = self._row("SELECT owner FROM leases WHERE name = 'purser'", life=life)
         if row is not None and row[0] == life.name:
             life.leased_at = self._now()
 
@@ -97,6 +102,8 @@ class Rules:
         """The lease is theirs, or was within its duration: what a file lock or its expiry keeps
         apart (M3)."""
         self.on_lease(life)
+        if life.is_on_copy:
+            self.world.count("sent_from_copy")
         if life.leased_at is None or self._now() - life.leased_at > LEASE_S:
             self.world.violate("M3", f"{life.name} sends {what} without the lease")
 
@@ -116,6 +123,7 @@ class Rules:
         row = self._row(
             "SELECT writes, in_flight_at FROM payment_attempts WHERE event_id = ?",
             request.event_id,
+            life=life,
         )
         if row is None or row[0] != 2:
             self.world.violate("M5", f"a resend for {name} that its row does not know of: {row}")
@@ -142,12 +150,13 @@ class Rules:
         row = self._row(
             "SELECT state, in_flight_at FROM payment_attempts WHERE event_id = ?",
             request.event_id,
+            life=life,
         )
         if row is None or row[0] == "prepared":
             violate("M1", f"a pay request for {name} without its intent in flight: {row}")
         elif row[1] is not None and self._now() - row[1] > PUBLISH_WINDOW_S:
             violate("M3", f"a pay request for {name} {self._now() - row[1]} s after its commit")
-        check_publish(self.world, request)
+        check_publish(life, request)
         if alive := self._others_alive(invoice, auto=True):
             violate("M4", f"a pay request for {name} while {alive} could still settle")
         at_stripe = self.world.stripe.books.invoices[invoice.invoice_id]

@@ -86,7 +86,7 @@ def listen(world: SimWorld) -> dict[str, Any]:
 async def finish(world: SimWorld, saved: dict[str, Any], *, traced: bool = False) -> Result:
     """Ends every life, and tells how it went."""
     structlog.configure(**saved)
-    for bot in world.bots:
+    for bot in [*world.bots, *world.copies]:
         bot.life.die()
     await asyncio.sleep(0)
     await world.bury()
@@ -203,6 +203,8 @@ def calm(world: SimWorld) -> None:
     world.network.stripe_down_until = world.spender.down_until = 0
     world.end_outages()
     actions.settle_refunds(world)
+    for bot in world.copies:
+        bot.life.die()
     for bot in world.living():
         bot.life.kill_in = bot.life.freeze_in = None
         bot.life.thaw()

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING
 from wallet.ports import SealedRequest
 
 if TYPE_CHECKING:
+    from tests.sim.life import Life
     from tests.sim.world import SimWorld
 
 
-def check_publish(world: SimWorld, request: SealedRequest) -> None:
+def check_publish(life: Life, request: SealedRequest) -> None:
     """M8: what an earlier life prepared is looked up, never sent by a later one."""
-    row = world.connection.execute(
+    row = life.connection.execute(
         "SELECT a.fence, l.fence FROM payment_attempts a, leases l WHERE a.event_id = ?",
         (request.event_id,),
     ).fetchone()
     if row is not None and row[0] != row[1]:
-        world.violate("M8", f"a pay request of life {row[0]} is sent in life {row[1]}")
+        life.world.violate("M8", f"a pay request of life {row[0]} is sent in life {row[1]}")
 
 
 def check_stored(world: SimWorld) -> None:

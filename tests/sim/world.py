@@ -155,6 +155,7 @@ class SimWorld:
         self.tenants = [f"{i + 1:02x}" * 32 for i in range(count)]
         self.wallets: dict[str, OutsidePayer] = {}
         self.bots: list[Bot] = []
+        self.copies: list[Bot] = []
         self.said: list[Said] = []
         self.acknowledged: set[str] = set()
         self.hand_pays = 0.7
@@ -264,6 +265,20 @@ class SimWorld:
     def living(self) -> list[Bot]:
         return [b for b in self.bots if not b.life.dead]
 
+    def databases(self) -> list[sqlite3.Connection]:
+        """The one, and those that were copied and woken up beside it."""
+        return [self.connection, *(c.life.connection for c in self.copies)]
+
+    def start_copy(self) -> None:
+        """A second process, on a copy of the database: of a backup, or of this very moment."""
+        image = self.connection.serialize()
+        if self.backup is not None and self.rng.random() < 0.5:
+            image = self.backup.database
+        bot = Bot(Life(self, f"copy{self.next_number()}", database_of(image)))
+        self.copies.append(bot)
+        self.say(f"{bot.life.name} starts")
+        self.after(self.rng.choice((900, 7200, 86_400, 172_800)), bot.life.die)
+
     def active(self) -> Bot | None:
         """Who takes webhooks and hears wallets: the one with the lease, or one that thinks so."""
         working = [b for b in self.living() if b.is_working and not b.life.is_frozen]
@@ -279,12 +294,16 @@ class SimWorld:
         return bot
 
     async def tick(self) -> None:
-        for bot in self.living():
+        for bot in [*self.living(), *(c for c in self.copies if not c.life.dead)]:
             await bot.life.spawn("tick", bot.tick())
 
     async def bury(self) -> None:
         for bot in [b for b in self.bots if b.life.dead]:
             await bot.life.reap()
+        for bot in [c for c in self.copies if c.life.dead]:
+            await bot.life.reap()
+            bot.life.connection.close()
+            self.copies.remove(bot)
         self.bots = self.living()
         if not self.bots and self.absent_since is None:
             self.absent_since = self.clock.now()
@@ -362,10 +381,12 @@ class SimWorld:
         bot = self.active()
         if bot is None:
             self.count("wallet_reply_unheard")
-        elif isinstance(told, PayReply):
-            bot.life.spawn(name, bot.witness.pay_reply(told))
-        else:
-            bot.life.spawn(name, bot.witness.notification(told))
+        heard = [bot] if bot is not None else []
+        for bot in [*heard, *(c for c in self.copies if c.is_working and not c.life.dead)]:
+            if isinstance(told, PayReply):
+                bot.life.spawn(name, bot.witness.pay_reply(told))
+            else:
+                bot.life.spawn(name, bot.witness.notification(told))
 
     def on_message(self, recipient: str, kind: str, facts: Mapping[str, object]) -> None:
         """A person reads what a relay has taken."""
