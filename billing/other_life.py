@@ -7,6 +7,7 @@ find another one (M9).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from billing import invoices as effects
 from billing.model import Settlement
@@ -14,6 +15,9 @@ from billing.ports import StripeGateway
 from billing.store import operations, tenants
 from billing.unit import Runtime, Unit
 from billing.views import InvoiceView
+
+PAYER_PREFIX: Final = "purser_payer_"
+"""Metadata keys are at most 40 characters: this and the end of an operation id name who pays."""
 
 
 @dataclass(slots=True)
@@ -36,6 +40,17 @@ class OtherLife:
                 return view
         return None
 
+    async def is_at_work(self, money: Settlement, view: InvoiceView) -> bool:
+        """Whether a second bot noted on this invoice, as we did, that it pays it with this money.
+
+        Then it is not a stranger who was faster than us: what it paid with is this very money.
+        """
+        async with self.rt.unit() as unit:
+            known = await operations.of_subject(unit.tx, money.payment_hash)
+        ours = {_payer_key(operation.id) for operation in known}
+        noted = {key for key, value in view.metadata.items() if value == money.payment_hash}
+        return any(key.startswith(PAYER_PREFIX) for key in noted - ours)
+
     async def credited(self, money: Settlement) -> bool:
         """Whether it stands on the customer's balance."""
         async with self.rt.unit() as unit:
@@ -43,6 +58,22 @@ class OtherLife:
         if tenant is None or tenant.customer_id is None:
             return False
         return await self.stripe.is_credited(tenant.customer_id, credit_name(money))
+
+
+def payer_note(operation_id: str, money: Settlement) -> dict[str, str]:
+    """What stands on an invoice before it is marked paid: by which money, and by whom of us."""
+    return {effects.PAID_BY_KEY: money.payment_hash, _payer_key(operation_id): money.payment_hash}
+
+
+def without_note(money: Settlement, view: InvoiceView) -> dict[str, str]:
+    """Empty values, which unset every key that says that this money paid."""
+    prefixes = (effects.PAID_BY_KEY, PAYER_PREFIX)
+    noted = [key for key, value in view.metadata.items() if value == money.payment_hash]
+    return {key: "" for key in noted if key.startswith(prefixes)}
+
+
+def _payer_key(operation_id: str) -> str:
+    return f"{PAYER_PREFIX}{operation_id[-24:]}"
 
 
 def credit_name(money: Settlement) -> str:

@@ -14,7 +14,14 @@ import structlog
 from billing import invoices as effects
 from billing.errors import PurserError, StripeMissing, StripeRejected
 from billing.model import Invoice, RelayState, Settlement, SettlementState
-from billing.other_life import OtherLife, credit_name, is_paid_by, payments_of
+from billing.other_life import (
+    OtherLife,
+    credit_name,
+    is_paid_by,
+    payer_note,
+    payments_of,
+    without_note,
+)
 from billing.owing import owe
 from billing.parallel import by_group
 from billing.ports import StripeGateway
@@ -161,7 +168,9 @@ class Placer:
         if _takes(before, money) or await self._is_unanswered(money, before):
             await self._mark_paid(money, before)
             after = await self._fetch(target)
-        if is_paid_by(after, money) and await self._may_be_ours(money):
+        if is_paid_by(after, money) and (
+            await self._may_be_ours(money) or await self.other_life.is_at_work(money, after)
+        ):
             # What it took is Stripe's word: it may have been reduced between look and payment.
             rest_minor = money.value_minor - after.amount_paid_off_stripe_minor
             await self._placed(money, after, rest_minor)
@@ -178,9 +187,7 @@ class Placer:
             pay = await operations.begin(unit.tx, self.rt, "pay_out_of_band", money.payment_hash)
         try:
             if view.status != "paid":
-                await self.stripe.annotate_invoice(
-                    note.id, view.id, {effects.PAID_BY_KEY: money.payment_hash}
-                )
+                await self.stripe.annotate_invoice(note.id, view.id, payer_note(note.id, money))
             await self.stripe.pay_out_of_band(pay.id, view.id)
             result = "paid"
         except StripeRejected as error:
@@ -195,7 +202,7 @@ class Placer:
         """Our note on an invoice that somebody else paid: it must not say that this money did."""
         async with self.rt.unit() as unit:
             operation = await operations.begin(unit.tx, self.rt, "unnote_payer", money.payment_hash)
-        await self.stripe.annotate_invoice(operation.id, view.id, {effects.PAID_BY_KEY: ""})
+        await self.stripe.annotate_invoice(operation.id, view.id, without_note(money, view))
         async with self.rt.unit() as unit:
             await operations.finish(unit.tx, operation.id, "called", now=unit.now)
 

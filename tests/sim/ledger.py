@@ -26,10 +26,11 @@ class HonestWallet:
 
 
 def is_beyond_help(world: SimWorld, row: Difference) -> bool:
-    """After a restore the audit may name a payment hash that the lost database knew: dead and never
-    paid, which nobody needs to take up, or of a wallet of the operator's that is replaced, which
-    nobody can ask any more. It names them truly, and nothing follows from them."""
-    if not (world.counts["backup_restored"] or world.counts["copy_beside"]) or row.subject not in world.stripe.books.invoices:
+    """After a restore, or beside a copy, the audit may name a payment hash that another life knew:
+    dead and never paid, which nobody needs to take up, or of a wallet of the operator's that is
+    replaced, which nobody can ask any more. It names them truly, and nothing follows from them."""
+    other_lives = world.counts["backup_restored"] + world.counts["copy_beside"]
+    if not other_lives or row.subject not in world.stripe.books.invoices:
         return False
     metadata = world.stripe.books.invoices[row.subject].metadata
     known = world.connection.execute("SELECT payment_hash FROM payment_requests").fetchall()

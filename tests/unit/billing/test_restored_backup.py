@@ -201,6 +201,39 @@ async def test_m11_a_subscription_that_another_life_replaced_is_not_replaced_aga
     assert tenant.subscription_id == living[0]
 
 
+async def test_m9_two_bots_that_hold_the_same_money_book_it_once(
+    make_world: MakeWorld, tmp_path: Path
+) -> None:
+    """Simulation seed 40: a copy marked the invoice paid between our note and our call. Ours was
+    refused, taken for the Dashboard's haste, and the same money became credit as well."""
+    world = await make_world()
+    await order(world, wallet=False)
+    await world.settle_down()
+    (request,) = await world.requests()
+    engine = await backup(world, tmp_path / "copy.sqlite")
+    other = await reborn_on(world, engine)
+    await other.rebuilder.run_once(other.clock.now())
+    world.payee.settle(request.payment_hash)
+    await world.lease.take()
+    ran = False
+
+    async def before(name: str, arguments: object) -> None:
+        nonlocal ran
+        if name == "pay_out_of_band" and not ran:
+            ran = True
+            await other.settle_down()
+
+    world.stripe.before = before
+    await world.pass_time(600, step=60)
+    assert ran
+    for each in (world, other):
+        await come_to_an_end(each)
+        (money,) = await each.settlements()
+        assert (money.state, money.credit_minor) == ("placed", 0)
+    assert [name for name, _ in world.stripe.calls if name == "credit_customer"] == []
+    await engine.close()
+
+
 @pytest.mark.parametrize("home", ["credit", "another invoice"])
 async def test_m9_money_that_found_its_home_before_the_restore_pays_nothing_else(
     make_world: MakeWorld, tmp_path: Path, home: str
