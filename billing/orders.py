@@ -190,11 +190,11 @@ class Orders:
         self, unit: Unit, command: Command, relay: HostedRelay, stops_at: int | None
     ) -> None:
         await plan_effects.drop_all(unit, relay, "the relay was stopped")
+        await unit.tx.execute("relays.stop_for_good", id=relay.id)
+        await unit.tx.execute("relays.request_stop", id=relay.id, now=unit.now, stops_at=stops_at)
         if relay.is_lapsed:
             # Nothing runs and nothing is ordered: its name is free now.
             await tenants.move_relay(unit.tx, relay, RelayState.ENDED, now=unit.now)
-        await unit.tx.execute("relays.stop_for_good", id=relay.id)
-        await unit.tx.execute("relays.request_stop", id=relay.id, now=unit.now, stops_at=stops_at)
         await tenants.want_sync(unit.tx, command.sender, due_at=unit.now)
         await unit.record(
             "relay.stop_requested", tenant=command.sender, subject=relay.id, stops_at=stops_at

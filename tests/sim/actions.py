@@ -53,6 +53,20 @@ def change_plan(world: SimWorld) -> None:
         world.command(tenant, f"plan {plan}", lambda bot, c: bot.plan_desk.ask(c, name, plan))
 
 
+def resume(world: SimWorld) -> None:
+    """A tenant keeps a relay that is being stopped, or orders one again that lapsed."""
+    tenant = _tenant(world)
+    rows = world.connection.execute(
+        "SELECT name FROM hosted_relays WHERE tenant = ? AND state <> 'ended' "
+        "AND (stop_requested_at IS NOT NULL OR lapses_at IS NOT NULL) ORDER BY id",
+        (tenant,),
+    ).fetchall()
+    if rows:
+        name = world.rng.choice(rows)[0]
+        world.count("resumed")
+        world.command(tenant, "resume", lambda bot, c: bot.resumes.resume(c, name))
+
+
 def promise(world: SimWorld) -> None:
     days = str(world.rng.randint(1, 7))
     world.command(_tenant(world), "promise", lambda bot, c: bot.promises.promise(c, days))

@@ -51,6 +51,7 @@ from billing.refund_worker import RefundWorker
 from billing.refunds import Refund, RefundState, RefundWay, undecided_until
 from billing.relays import RelayKeeper, tell_again
 from billing.resolver import Resolver
+from billing.resumes import Resumes
 from billing.settlements import Placer
 from billing.store import refunds, tenants
 from billing.store.vault import Key, KeyRing, Vault
@@ -93,6 +94,7 @@ class Bot:
         self.orders = Orders(self.desk, world.catalogue)
         self.accounts = Accounts(self.desk)
         self.plan_desk = PlanDesk(self.desk, world.catalogue)
+        self.resumes = Resumes(self.desk, world.catalogue)
         self.promises = Promises(self.desk, world.timeline)
         book = ConnectionBook(
             self.rt, Vault(KeyRing((Key("k1", bytes(32)),)), world.ids), allow_private=True

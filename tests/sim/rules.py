@@ -289,7 +289,8 @@ class Rules:
         )
         # One whose subscription ended at Stripe may be off once its last paid period is over.
         until = max((i.covers[1] or 0 for i in paid), default=0)
-        if row is not None and row[3] is not None and until <= self.world.stripe.books.now:
+        is_over = row is not None and (row[3] is not None or row[1] == "pending_payment")
+        if is_over and until <= self.world.clock.billing_now():
             return
         # One that was never up is judged in the end: its payment may not be known yet.
         if row is None or row[0] is not None or row[2] is None or row[1] == "active":

@@ -143,6 +143,7 @@ LIFE: tuple[tuple[Act, float], ...] = (
     (connect, 2),
     (actions.card, 2),
     (actions.stop, 2),
+    (actions.resume, 2),
     (actions.pay, 4),
     (actions.change_plan, 2),
     (actions.promise, 1),

@@ -62,7 +62,9 @@ SET state = :to_state, wanted_rev = wanted_rev + 1, sync_due_at = :now, sync_att
     END,
     expires_at = CASE WHEN :to_state = 'pending_payment' THEN CAST(:expires_at AS BIGINT) ELSE NULL END,
     lapses_at = CASE
-        WHEN :from_state = 'pending_payment' OR :to_state = 'pending_payment' THEN NULL ELSE lapses_at
+        WHEN :to_state = 'ended' THEN lapses_at
+        WHEN :from_state = 'pending_payment' OR :to_state = 'pending_payment' THEN NULL
+        ELSE lapses_at
     END,
     resumes = 0
 WHERE id = :id AND state = :from_state
