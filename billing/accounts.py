@@ -46,7 +46,7 @@ class Accounts:
         async with self.desk.serve(command) as unit:
             if unit is None:
                 return
-            owed = await invoices.open_of_tenant(unit.tx, command.sender)
+            owed = await invoices.payable_by(unit.tx, command.sender)
             if not owed:
                 await answer(unit, command, "nothing_to_pay")
                 return
@@ -109,7 +109,7 @@ class Accounts:
                 await answer(unit, command, "no_tenant")
                 return
             relays = await tenants.relays_of(unit.tx, command.sender)
-            owed = await invoices.open_of_tenant(unit.tx, command.sender)
+            owed = await invoices.payable_by(unit.tx, command.sender)
             payer = await tenants.payer_of(unit.tx, command.sender)
             comes = await next_for(unit, command.sender, self.policy)
             renewed = [r.is_renewed and await invoices.of_relay(unit.tx, r.id) for r in relays]

@@ -152,7 +152,7 @@ class Collector:
                 unknown=unknown,
                 unknown_cards=await foreign_cards(unit.tx, invoice_id, view.metadata),
                 money_in_hand=in_hand,
-                orphaned=await effects.is_orphaned(unit, invoice_id),
+                orphaned=await effects.is_orphaned(unit, invoice, view),
                 rails=self.rails,
                 payee_margin_s=self.issuer.margin_s,
                 now=unit.now,

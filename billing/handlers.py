@@ -63,6 +63,10 @@ class Handlers:
             return Ignored("an old subscription")
 
         async def effect(unit: Unit) -> None:
+            present = await tenants.get(unit.tx, tenant.pubkey)
+            if present is None or present.subscription_id not in (tenant.subscription_id, view.id):
+                # Another took its place while this one was fetched.
+                return
             await store_subscription(unit, tenant.pubkey, view)
             if view.is_terminal:
                 await on_ended(self.rt, unit, tenant, view, self.catalogue)

@@ -27,6 +27,8 @@ from billing.views import InvoiceView
 
 PAID_BY_KEY: Final = "purser_paid_by"
 """Invoice metadata: the payment hash with which we marked it paid."""
+RENEWED_WITHIN_S: Final = 2 * 3600
+"""After a period's end Stripe may take so long to make the renewal."""
 _FINAL: Final = ("paid", "void", "deleted")
 _STRICT: Final = Policy(restore="all")
 """What comes back in the transaction of a payment; a milder policy's rest follows from dunning."""
@@ -76,10 +78,18 @@ async def _first_sight(unit: Unit, invoice: Invoice) -> None:
             relay.id
             for relay in await tenants.relays_of(unit.tx, invoice.tenant)
             if relay.state is not RelayState.PENDING_PAYMENT and relay.is_renewed
+            if await _billed_plan(unit, relay) not in unit.free_plans
         ]
         await invoices.link_relays(unit.tx, invoice.id, carried)
     if invoice.status in ("draft", "open"):
         await invoices.want_collection(unit.tx, invoice.id, due_at=unit.now)
+
+
+async def _billed_plan(unit: Unit, relay: HostedRelay) -> str:
+    """The plan that a renewal of now has on it: a downgrade is in its price already."""
+    change = await plan_changes.live_of(unit.tx, relay.id)
+    is_scheduled = change is not None and change.state is PlanChangeState.SCHEDULED
+    return change.to_plan if change is not None and is_scheduled else relay.plan
 
 
 async def carry(unit: Unit, invoice: Invoice, relay_ids: list[str]) -> None:
@@ -90,18 +100,45 @@ async def carry(unit: Unit, invoice: Invoice, relay_ids: list[str]) -> None:
         await plan_effects.apply_paid(unit, invoice)
 
 
-async def is_orphaned(unit: Unit, invoice_id: str) -> bool:
+async def is_orphaned(unit: Unit, invoice: Invoice, view: InvoiceView) -> bool:
     """All that it is for was given up: relays that ended without ever coming up, changes of plan
-    that were undone; or it was dunned to the end: nothing is owed on it any more."""
+    that were undone; or it was dunned to the end, or made for a relay that was stopped before it
+    began: nothing is owed on it any more."""
+    invoice_id = invoice.id
     carried = await invoices.relays_of(unit.tx, invoice_id)
     is_over = all(relay.state is RelayState.ENDED or relay.is_lapsed for relay in carried)
     if is_over and await dunning.has_ended(unit.tx, invoice_id):
         return True
     changes = await plan_changes.of_invoice(unit.tx, invoice_id)
+    if not carried and not changes:
+        return await _is_renewal_of_nothing(unit, invoice, view)
     return bool(carried or changes) and all(
         [_was_given_up(relay) for relay in carried]
         + [change.state is PlanChangeState.UNDONE for change in changes]
     )
+
+
+async def _is_renewal_of_nothing(unit: Unit, invoice: Invoice, view: InvoiceView) -> bool:
+    """Stripe made it before it heard of the stop: it is for a period in which nothing runs, and for
+    nothing that was used before."""
+    covers_from, covers_until = view.covers_from, view.covers_until
+    if invoice.billing_reason != "subscription_cycle" or covers_from is None:
+        return False
+    is_of_the_past = covers_until is None or covers_until <= invoice.created_at
+    if is_of_the_past or covers_from < invoice.created_at - RENEWED_WITHIN_S:
+        return False
+    return all(
+        relay.state is RelayState.ENDED
+        or relay.is_lapsed
+        or relay.plan in unit.free_plans
+        or (_is_stopped(relay) and relay.stops_at is not None and relay.stops_at <= covers_from)
+        for relay in await tenants.relays_of(unit.tx, invoice.tenant)
+    )
+
+
+def _is_stopped(relay: HostedRelay) -> bool:
+    """For good: one that lapses may be taken back by whoever had its subscription end."""
+    return relay.stop_requested_at is not None and relay.lapses_at is None
 
 
 def _was_given_up(relay: HostedRelay) -> bool:

@@ -19,6 +19,8 @@ WINDOW_S: Final = 3600
 LEAST_TENANTS: Final = 5
 """Fewer may be chance; and of all that were tried it must be at least half."""
 LOOK_EVERY_S: Final = 60
+TRUST_S: Final = 86_400
+"""An operator's word that it is not us holds for a day (wire time)."""
 THEIR_OWN: Final = ("INSUFFICIENT_BALANCE", "QUOTA_EXCEEDED")
 """Refusals that prove the way to the wallet and back: they are no failure of ours."""
 SILENT: Final = ("silent", "slow", "unusable")
@@ -100,15 +102,17 @@ def _count(rows: Sequence[_Tried]) -> tuple[set[str], set[str]]:
     return failed, {row.tenant for row in rows}
 
 
-async def resume_all(unit: Unit) -> list[str]:
-    """End the pause: earlier failures count no more, and those that failed are tried anew."""
+async def resume_all(unit: Unit, *, trust_s: int = 0) -> list[str]:
+    """End the pause: earlier failures count no more, and those that failed are tried anew.
+    `trust_s`: nor do those of so long from now on; who says that it is them is not paused again by
+    the same wallets a minute later."""
     clock = await dunning.clock(unit.tx)
     since = (clock.paused_at or unit.now) - WINDOW_S
     failed, _ = _count(await unit.tx.fetch_all(_Tried, "dunning.tried", since=since))
     for tenant in sorted(failed):
         await unit.tx.execute("invoices.reset_nwc_tries", tenant=tenant, now=unit.now)
     await dunning.set_clock(
-        unit.tx, replace(clock, paused_at=None, paused_why=None, count_from=unit.now)
+        unit.tx, replace(clock, paused_at=None, paused_why=None, count_from=unit.now + trust_s)
     )
     await unit.record("dunning.all_resumed", tried_anew=len(failed))
     return sorted(failed)

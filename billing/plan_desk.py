@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from billing import plan_effects
+from billing import lapses, plan_effects
 from billing.desk import Command, Desk, answer
 from billing.model import HostedRelay, PlanChange, PlanChangeState, RelayState, may_pay
 from billing.plan_changes import Provision, kind_of
@@ -45,6 +45,11 @@ class PlanDesk:
         if live is not None and live.state is PlanChangeState.ORDERED:
             await self._say_open(unit, command, relay, live)
             return
+        if live is not None and await _is_being_renewed(unit, relay):
+            await answer(
+                unit, command, "plan_not_now", name=relay.name, plan=live.to_plan, why="renewing"
+            )
+            return
         dropped = live or offer
         await plan_effects.drop_all(unit, relay, "taken back by the tenant")
         await answer(
@@ -66,7 +71,7 @@ class PlanDesk:
         ):
             await self._say_open(unit, command, relay, live)
             return
-        problem = await self._problem(unit, relay)
+        problem = await self._problem(unit, relay, kind)
         if problem is not None:
             await answer(unit, command, "plan_not_now", name=relay.name, plan=plan.id, why=problem)
             return
@@ -107,7 +112,7 @@ class PlanDesk:
             elif change.quote_expires_at is None or change.quote_expires_at <= unit.now:
                 await plan_changes.end(unit.tx, change.id, PlanChangeState.EXPIRED, now=unit.now)
                 await answer(unit, command, "offer_over", state="expired", **again)
-            elif (problem := await self._problem(unit, relay, change)) is not None:
+            elif (problem := await self._problem(unit, relay, change.kind, change)) is not None:
                 await plan_changes.end(unit.tx, change.id, PlanChangeState.CANCELLED, now=unit.now)
                 await answer(unit, command, "plan_not_now", why=problem, **again)
             else:
@@ -168,7 +173,7 @@ class PlanDesk:
         )
 
     async def _problem(
-        self, unit: Unit, relay: HostedRelay, change: PlanChange | None = None
+        self, unit: Unit, relay: HostedRelay, kind: str, change: PlanChange | None = None
     ) -> str | None:
         """Why its plan cannot change now; a price is never credited that was not paid."""
         if change is not None and (
@@ -186,7 +191,7 @@ class PlanDesk:
         is_waiting = tenant.subscription_status in ("incomplete", "past_due", "unpaid")
         if owed or relay.state is not RelayState.ACTIVE or is_waiting:
             return "owed"
-        return None
+        return "renewing" if kind == "downgrade" and await _is_being_renewed(unit, relay) else None
 
     async def _say_open(
         self, unit: Unit, command: Command, relay: HostedRelay, live: PlanChange
@@ -204,6 +209,18 @@ class PlanDesk:
 
     def _title(self, plan_id: str) -> str:
         return self.catalogue.get(plan_id).title if plan_id in self.catalogue else plan_id
+
+
+async def _is_being_renewed(unit: Unit, relay: HostedRelay) -> bool:
+    """Stripe may be drawing up the renewal: which plan is on it cannot be changed any more, so the
+    one that it runs on then must not change either (M12)."""
+    tenant = await tenants.get(unit.tx, relay.tenant)
+    return (
+        tenant is not None
+        and tenant.subscription_id is not None
+        and tenant.period_end is not None
+        and tenant.period_end <= unit.billing_now + lapses.LAST_HOUR_S
+    )
 
 
 def _wish(change_id: str, relay: HostedRelay, plan: Plan, kind: str, now: int) -> PlanChange:

@@ -125,6 +125,11 @@ class Catalogue:
         """The plans with a price, in the configuration's order."""
         return tuple(plan for plan in self._plans.values() if not plan.is_free)
 
+    @property
+    def free_ids(self) -> frozenset[str]:
+        """The plans without a price."""
+        return frozenset(plan.id for plan in self._plans.values() if plan.is_free)
+
     def get(self, plan_id: str) -> Plan:
         """`ConfigurationWrong` for an unknown plan: it is never taken as free (M12)."""
         plan = self._plans.get(plan_id)

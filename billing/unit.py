@@ -75,6 +75,8 @@ class Unit:
     now: int
     billing_now: int
     lines: list[Line] = field(default_factory=list)
+    free_plans: frozenset[str] = frozenset()
+    """Ids of the plans that have no price: no invoice carries a relay on one."""
 
     async def record(
         self, kind: str, *, tenant: str | None = None, subject: str | None = None, **facts: Fact
@@ -128,6 +130,7 @@ class Runtime:
     wakeups: Wakeups
     fence: Fence
     operators: tuple[str, ...] = ()
+    free_plans: frozenset[str] = frozenset()
 
     @asynccontextmanager
     async def unit(self) -> AsyncIterator[Unit]:
@@ -138,7 +141,8 @@ class Runtime:
         """
         async with self.engine.transaction() as tx:
             await self._check_fence(tx)
-            unit = Unit(tx, self.clock.now(), self.clock.billing_now())
+            now, billing_now = self.clock.now(), self.clock.billing_now()
+            unit = Unit(tx, now, billing_now, free_plans=self.free_plans)
             yield unit
         for line in unit.lines:
             log.info(line.kind, tenant=line.tenant, subject=line.subject, **line.facts)

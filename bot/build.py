@@ -192,7 +192,8 @@ def build_core(config: Config, engine: MigratableEngine) -> Core:
     clock = SystemClock(config.sandbox.billing_offset_s)
     ids = SystemIds()
     lease = Lease(engine, clock, ids.new("instance"))
-    rt = Runtime(engine, clock, ids, Wakeups(), lease, config.operator_pubkeys)
+    free = config.catalogue().free_ids
+    rt = Runtime(engine, clock, ids, Wakeups(), lease, config.operator_pubkeys, free)
     vault = Vault(key_ring(config), ids)
     http = httpx.AsyncClient(timeout=config.rates.timeout_s, follow_redirects=False)
     host_http = new_client(config.relay_host.timeout_s)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from billing.dunning import DAY_S, Window
-from billing.mass_failure import resume_all
+from billing.mass_failure import TRUST_S, resume_all
 from billing.promises import pause, resume
 from billing.store import dunning
 from billing.unit import Runtime, Unit
@@ -58,7 +58,7 @@ class DunningControl:
         clock = await dunning.clock(unit.tx)
         if clock.paused_at is None:
             raise ControlRefused("nothing is paused for all; name an invoice to resume one")
-        again = await resume_all(unit)
+        again = await resume_all(unit, trust_s=TRUST_S)
         await unit.record("operator.dunning_resume_all", reason=reason)
         return {"done": "resume", "tenants_tried_anew": len(again)}
 

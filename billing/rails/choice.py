@@ -108,6 +108,8 @@ def choose(s: Situation) -> Step:
     if s.spend is not None:
         # Whatever became of the invoice: what was taken from the balance finds its end.
         return SpendCredit(s.spend)
+    if _is_asked_for_though_written_off(s):
+        return _adoption(s) or _manual(s, _open_request(s)) or Wait("nothing can be shown now")
     return _over(s) or _adoption(s) or _ending(s) or _credit(s) or _preparation(s)
 
 
@@ -174,6 +176,12 @@ def _over(s: Situation) -> Step | None:
                 return Wait("its card attempt has no end yet")
             return Finished(status)
     return None
+
+
+def _is_asked_for_though_written_off(s: Situation) -> bool:
+    """Uncollectible: nothing is charged by itself any more, and who wants to pay still can."""
+    is_written_off = s.view.status == s.invoice.status == "uncollectible"
+    return is_written_off and s.invoice.show_wanted > 0 and s.view.amount_remaining_minor > 0
 
 
 def _money_under_way(s: Situation) -> Wait | None:
@@ -247,8 +255,12 @@ def _not_beyond(s: Situation) -> list[PaymentRequest]:
     return [r for r in s.requests if not is_beyond_margin(r, now=s.now)]
 
 
+def _open_request(s: Situation) -> PaymentRequest | None:
+    return next((r for r in s.requests if r.state is RequestState.OPEN), None)
+
+
 def _choose_rail(s: Situation) -> Step:
-    open_request = next((r for r in s.requests if r.state is RequestState.OPEN), None)
+    open_request = _open_request(s)
     is_claimed = any(_is_claimed(request) for request in s.requests)
     for rail in s.rails:
         if is_claimed and rail is not Rail.MANUAL:

@@ -62,6 +62,11 @@ async def of_relay(tx: Tx, relay_id: str) -> list[Invoice]:
     return await tx.fetch_all(Invoice, "invoices.of_relay", relay_id=relay_id)
 
 
+async def payable_by(tx: Tx, tenant: str) -> list[Invoice]:
+    """What is open, and what was written off while its relays are dunned for it; oldest first."""
+    return await tx.fetch_all(Invoice, "invoices.payable_by_tenant", tenant=tenant)
+
+
 async def link_relays(tx: Tx, invoice_id: str, relay_ids: list[str]) -> None:
     """It carries these relays; repeats change nothing."""
     for relay_id in relay_ids:

@@ -50,6 +50,8 @@ _WHY_NOT = {
     "stopping": "{name} is being stopped. To keep it: resume {name}",
     "unpaid_order": "{name} waits for its first payment. Say pay; its plan can change after that.",
     "owed": "Something is owed for {name}. Say pay; its plan can change after that.",
+    "renewing": "{name} is renewed within the hour: until that is done the change to {plan} can be "
+    "neither made nor cancelled. Ask again in an hour.",
     "changed": "{name} has changed since. Ask again: plan {name} {plan}",
 }
 

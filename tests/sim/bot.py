@@ -86,7 +86,13 @@ class Bot:
         self.world = world
         self.lease = Lease(life.engine, world.clock, life.name)
         self.rt = Runtime(
-            life.engine, world.clock, world.ids, life.wakeups, self.lease, (OPERATOR,)
+            life.engine,
+            world.clock,
+            world.ids,
+            life.wakeups,
+            self.lease,
+            (OPERATOR,),
+            world.catalogue.free_ids,
         )
         self.stripe: Any = Port(life, "stripe", world.stripe.gateway)
         self.witness = Witness(self.rt)

@@ -27,6 +27,15 @@ SELECT * FROM invoices WHERE tenant = :tenant ORDER BY created_at, id
 SELECT * FROM invoices WHERE tenant = :tenant AND status IN ('draft', 'open')
 ORDER BY created_at, id
 
+-- name: payable_by_tenant
+-- What a tenant can still pay, oldest first: what is open, and what was written off at Stripe while
+-- its relays are dunned for it.
+SELECT * FROM invoices WHERE tenant = :tenant AND (
+    status IN ('draft', 'open') OR (status = 'uncollectible' AND EXISTS (
+        SELECT 1 FROM dunning_windows WHERE invoice_id = invoices.id AND closed_at IS NULL
+    ))
+) ORDER BY created_at, id
+
 -- name: of_relay
 -- The invoices that carry a relay, oldest first.
 SELECT invoices.* FROM invoices

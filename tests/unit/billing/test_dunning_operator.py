@@ -189,6 +189,21 @@ async def test_an_operator_may_end_the_pause_for_all(world: World) -> None:
     assert all(i.status == "paid" for i in world.stripe.books.invoices.values())
 
 
+async def test_an_operators_word_that_it_is_them_holds_for_a_day(world: World) -> None:
+    """Else the same dead wallets pause everybody again a minute later, for ever."""
+    await many(world)
+    world.payer.answers = False
+    await to_the_turn(world)
+    await change(world, "resume", invoice=None)
+    probes = world.payer.probes
+    # What they were shown meanwhile dies first, then they are tried anew, and fail again.
+    for _ in range(18):
+        await world.pass_time(600, step=300)
+        async with world.rt.unit() as unit:
+            assert (await dunning.clock(unit.tx)).paused_at is None
+    assert world.payer.probes > probes
+
+
 async def test_wallets_that_hold_too_little_are_no_failure_of_ours(world: World) -> None:
     await many(world)
     world.payer.behaviour = "refuses"

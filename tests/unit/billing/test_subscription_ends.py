@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from billing.model import HostedRelay, RelayState
+from billing.model import HostedRelay, InboxEvent, RelayState
 from billing.ports import RelayUnreachable
 from bot.dm.texts import render
 from tests.fakes.stripe_books import Subscription
@@ -341,3 +341,28 @@ async def test_c15_one_that_comes_up_after_all_is_renewed(world: World) -> None:
     assert (await relay(world)).is_renewed
     await world.pass_time(30 * DAY_S, step=DAY_S)
     assert [i.total_minor for i in await world.invoices()] == [400, 400]
+
+
+async def test_c16_an_end_that_is_overtaken_while_it_is_fetched_changes_nothing(
+    world: World,
+) -> None:
+    """C16: the sync saw the end too, and what was ordered meanwhile has its own subscription."""
+    await have_relays(world, "alice")
+    (old,) = subscriptions(world)
+    world.stripe.books.cancel(old)
+    await world.deliver_events()
+    due = await world.all(InboxEvent, "events.due", now=world.clock.now(), count=9)
+    (row,) = [event for event in due if event.type == "customer.subscription.deleted"]
+    effect = await world.events.handlers.on_subscription(row)
+    assert callable(effect)
+    world.clock.advance(40 * DAY_S)
+    await world.lease.take()
+    await world.settle_down()
+    await say(world, "resume")
+    await world.pass_time(60, step=10)
+    assert (await relay(world)).state is RelayState.ACTIVE
+    async with world.rt.unit() as unit:
+        await effect(unit)
+    await world.pass_time(DAY_S, step=3600)
+    after = await relay(world)
+    assert (after.state, after.stop_requested_at) == (RelayState.ACTIVE, None)
