@@ -116,7 +116,8 @@ class Accounts:
             counts: dict[str, int] = {}
             for relay in relays:
                 if relay.state is not RelayState.ENDED:
-                    counts[relay.state.value] = counts.get(relay.state.value, 0) + 1
+                    state = "lapsed" if relay.is_lapsed else relay.state.value
+                    counts[state] = counts.get(state, 0) + 1
             await answer(
                 unit,
                 command,

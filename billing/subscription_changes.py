@@ -181,6 +181,15 @@ class Changer:
         not paid for; the next comparison takes them back and orders them again."""
         async with self.rt.unit() as unit:
             await _finish(unit, change, "its proration lines are gone")
+            # The items are as we left them: nobody is told that they were edited.
+            tenant = await tenants.get(unit.tx, change.tenant)
+            if tenant is not None and tenant.subscription_id is not None:
+                await unit.tx.execute(
+                    "tenants.set_seats",
+                    pubkey=tenant.pubkey,
+                    subscription_id=tenant.subscription_id,
+                    seats=None,
+                )
             await tenants.want_sync(unit.tx, change.tenant, due_at=unit.now, fresh=False)
             await self.rt.alarm(
                 unit,

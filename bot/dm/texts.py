@@ -24,6 +24,7 @@ STATES: Final = {
     "limited": "limited (unpaid)",
     "stopped": "stopped (unpaid)",
     "ended": "ended",
+    "lapsed": "off (say relays for how to go on)",
 }
 
 

@@ -279,3 +279,59 @@ async def test_nobody_confirms_the_offer_of_another(world: World) -> None:
     assert (await world.messages(other))[-1][0] == "no_such_offer"
     assert (await world.relays())[0].plan == "basic"
     assert other != ALICE
+
+
+async def test_m12_two_upgrades_at_once_each_wait_for_their_own_invoice(world: World) -> None:
+    await have_relay(world)
+    await world.orders.new(await world.command("new"), "berta", "basic")
+    await world.settle_down()
+    await world.pass_time(600, step=60)
+    world.payer.behaviour = "refuses"
+    for name in ("alice", "berta"):
+        _, quote = await ask(world, "pro", name)
+        await confirm(world, quote["code"])
+    first, second = (await world.invoices())[-2:]
+    assert {first.status, second.status} == {"open"}
+    (request,) = [r for r in await world.requests() if r.invoice_id == second.id]
+    world.payee.settle(request.payment_hash)
+    await world.pass_time(120, step=30)
+    plans = {r.name: r.plan for r in await world.relays()}
+    assert plans == {"alice": "basic", "berta": "pro"}
+    await world.pass_time(27 * 3600, step=1800)
+    (sub,) = world.stripe.books.subscriptions.values()
+    assert {i.price.amount_minor: i.quantity for i in sub.items} == {400: 1, 900: 1}
+    assert not sub.pending
+    assert [i.status for i in await world.invoices()][-2:] == ["void", "paid"]
+    assert sub.customer.balance_minor == 0
+
+
+async def test_an_order_beside_an_upgrade_that_nobody_pays(world: World) -> None:
+    await have_relay(world)
+    _, quote = await ask(world, "pro")
+    world.payer.behaviour = "refuses"
+    await confirm(world, quote["code"])
+    world.payer.behaviour = "pays"
+    await world.orders.new(await world.command("new"), "berta", "basic")
+    await world.settle_down()
+    await world.pass_time(120, step=30)
+    assert (await world.relays())[1].state is RelayState.ACTIVE
+    await world.pass_time(27 * 3600, step=1800)
+    (sub,) = world.stripe.books.subscriptions.values()
+    assert {i.price.amount_minor: i.quantity for i in sub.items} == {400: 2}
+    assert [r.plan for r in await world.relays()] == ["basic", "basic"]
+
+
+async def test_k11_a_stop_drops_the_offer_and_the_scheduled_change(world: World) -> None:
+    await have_relay(world, "pro")
+    _, quote = await ask(world, "basic")
+    await confirm(world, quote["code"])
+    await world.orders.stop(await world.command("stop"), "alice", confirmed=True)
+    await world.settle_down()
+    assert [c.state.value for c in await changes(world)] == ["cancelled"]
+    await world.resumes.resume(await world.command("resume"), "alice")
+    await world.settle_down()
+    (sub,) = world.stripe.books.subscriptions.values()
+    assert [i.price.amount_minor for i in sub.items] == [900]
+    assert not sub.pending
+    await world.pass_time(25 * DAY_S, step=DAY_S)
+    assert [i.total_minor for i in await world.invoices()] == [900, 900]

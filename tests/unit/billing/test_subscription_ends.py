@@ -156,6 +156,11 @@ async def test_an_order_that_expired_is_resumed_under_its_name(world: World) -> 
     before = await relay(world)
     assert before.is_lapsed
     assert "order_expired" in await kinds(world)
+    for call in (world.accounts.status, world.orders.relays):
+        await call(await world.command("read"))
+    status, relays = (render(*said) for said in (await world.messages())[-2:])
+    assert "1 off (say relays for how to go on)" in status
+    assert "to order it again: resume alice" in relays
     assert [s.status for s in subscriptions(world)] == ["incomplete_expired"]
     await world.connect_wallet()
     assert (await say(world, "resume"))["kind"] == "ordered"

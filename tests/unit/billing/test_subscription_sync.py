@@ -13,7 +13,7 @@ from billing.desk import GATHER_S
 from billing.errors import StripeUnavailable
 from billing.model import Change, RelayState
 from tests.fakes.stripe_books import Subscription
-from tests.world import ALICE, World
+from tests.world import ALICE, OPERATOR, World
 
 DAY_S = 86400
 
@@ -254,6 +254,8 @@ async def test_lines_that_somebody_took_away_are_ordered_again_by_themselves(
     await world.pass_time(600, step=30)
     assert {r.state for r in await world.relays()} == {RelayState.ACTIVE}
     assert [i.quantity for i in sub.items] == [2]
+    told = [str(facts["what"]) for _, facts in await world.messages(OPERATOR)]
+    assert ["are gone" in what for what in told] == [True]
     paid = [i.total_minor for i in await world.invoices()]
     assert len(paid) == 2
     assert 395 <= paid[1] <= 400
