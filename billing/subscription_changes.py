@@ -13,6 +13,7 @@ from typing import Final
 from billing import invoices as effects
 from billing import plan_effects
 from billing.errors import PurserError, StripeRejected
+from billing.item_changes import load_changes
 from billing.model import Change, PlanChangeState, RelayState, Tenant
 from billing.open_money import RENEWAL
 from billing.ports import StripeGateway
@@ -21,7 +22,7 @@ from billing.store import invoices, plan_changes, tenants
 from billing.store.operations import NEW_KEY_AFTER_S, NEW_KEY_AFTER_TRIES
 from billing.subscription_watch import seats_text
 from billing.unit import Runtime, Unit
-from billing.views import InvoiceView, ItemChange, Prorations, SubscriptionView
+from billing.views import InvoiceView, Prorations, SubscriptionView
 
 CLOCK_SLACK_S: Final = 300
 """Stripe's clock and ours may differ so far: a renewal is never missed for that."""
@@ -255,7 +256,7 @@ class Changer:
         return await self.stripe.update_items(
             change.items_operation_id,
             _subscription_of(tenant),
-            _load_changes(change.quantities),
+            load_changes(change.quantities),
             prorations,
             proration_at=change.proration_at,
         )
@@ -296,7 +297,7 @@ def new_change(
     *,
     proration_at: int | None = None,
 ) -> Change:
-    """With fresh operation ids; `quantities` is JSON as `dump_changes` makes it."""
+    """With fresh operation ids; `quantities` is JSON as `item_changes` makes it."""
     return Change(
         id=rt.ids.new("chg"),
         tenant=tenant,
@@ -384,18 +385,3 @@ def _subscription_of(tenant: Tenant) -> str:
     if tenant.subscription_id is None:
         raise PurserError(tenant.pubkey, "has no subscription any more")
     return tenant.subscription_id
-
-
-def dump_changes(changes: tuple[ItemChange, ...]) -> str:
-    return json.dumps([[c.price_id, c.quantity, c.item_id] for c in changes])
-
-
-def _load_changes(text: str) -> list[ItemChange]:
-    rows: list[list[str | int | None]] = json.loads(text)
-    found: list[ItemChange] = []
-    for price_id, quantity, item_id in rows:
-        assert isinstance(price_id, str)
-        assert isinstance(quantity, int)
-        assert item_id is None or isinstance(item_id, str)
-        found.append(ItemChange(price_id, quantity, item_id))
-    return found

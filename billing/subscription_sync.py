@@ -15,6 +15,7 @@ import structlog
 from billing.customers import CustomerBook
 from billing.errors import ConfigurationWrong, PurserError, StripeMissing, StripeRejected
 from billing.good_standing import StopPolicy, credit_is_due, owes_nothing
+from billing.item_changes import dump_changes
 from billing.model import Change, HostedRelay, PlanChange, RelayState, Tenant
 from billing.parallel import by_group
 from billing.plan_changes import Provision, Seats, count_seats
@@ -27,7 +28,6 @@ from billing.relays import back_off_s
 from billing.store import plan_changes, tenants
 from billing.subscription_changes import (
     Changer,
-    dump_changes,
     new_change,
     store_change,
     store_subscription,
