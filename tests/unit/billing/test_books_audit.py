@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -366,6 +367,21 @@ async def test_a_customer_whose_making_was_cut_short_is_named_for_its_balance_on
     async with world.rt.unit() as unit:
         await world.desk.ensure_tenant(unit, await world.command("new", "cd" * 32, unit.tx))
     assert await found(world) == ([("customer_twice", made.id)] if balance_minor else [])
+
+
+@pytest.mark.parametrize("noted", [False, True])
+async def test_a_void_invoice_that_a_restore_forgot_is_named_if_it_may_hold_money(
+    world: World, noted: bool
+) -> None:
+    """Simulation seed 360: voided unpaid, before its tenant's next order it is nobody's."""
+    await paid(world)
+    fresh = copy.deepcopy(only_invoice(world))
+    fresh.id, fresh.status, fresh.metadata = "in_forgotten", "void", {}
+    if noted:
+        other = "cd" * 32
+        fresh.metadata = {f"purser_ln_{other[:24]}": f"{other}:1700000000:300:4000000:400:100000"}
+    world.stripe.books.invoices[fresh.id] = fresh
+    assert await found(world) == ([("invoice_unknown", fresh.id)] if noted else [])
 
 
 async def test_entries_about_nothing_show_in_the_sum(world: World) -> None:
