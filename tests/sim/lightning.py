@@ -103,7 +103,7 @@ class OutsidePayee:
             bolt11,
             preimage.hex(),
             description.rsplit("(", maxsplit=1)[-1].rstrip(")"),
-            bolt11.expires_at + self.world.rng.choice((0, 60, MARGIN_S - 1)),
+            bolt11.expires_at + self.world.rng.choice((0, 60, MARGIN_S - 1, MARGIN_S - 1)),
             self.number,
         )
         self.world.ln_of[made.invoice_id].append(made)

@@ -411,9 +411,11 @@ class SimWorld:
         left = max(1, invoice.bolt11.expires_at - self.clock.now())
         delay = self.rng.choice((5, 60, self.rng.randint(1, left), left, left + 200, left + 290))
         self.count("hand_payment" if delay < left else "hand_payment_last_second")
-        hold = self.rng.choice((0, 0, 60, 5400, 5400)) if self.chaos else 0
+        # What comes after expiry is what nodes hold on to.
+        held = (0, 5400, 5400, 5400) if delay > left else (0, 0, 60, 5400)
+        hold = self.rng.choice(held) if self.chaos else 0
         self.after(delay, lambda: self._by_hand(payment_hash, hold))
-        if hold > 3600 and delay >= left and self.rng.random() < 0.6:
+        if hold > 3600 and delay > left and self.rng.random() < 0.8:
             # Who paid and hears nothing gives a card as well.
             self.after(delay + self.rng.randint(350, 4500), lambda: self._give_card(recipient))
 
