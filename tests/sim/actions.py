@@ -245,6 +245,13 @@ def bot_away(world: SimWorld) -> None:
     _end_all(world)
 
 
+def away_while_owing(world: SimWorld) -> None:
+    """As `bot_away`, just when somebody has been reminded: time that must not count (K7)."""
+    sql = "SELECT 1 FROM dunning_windows WHERE closed_at IS NULL AND day >= 1"
+    if world.connection.execute(sql).fetchone() is not None:
+        bot_away(world)
+
+
 def inbox_down(world: SimWorld) -> None:
     world.count("inbox_relays_down")
     world.courier.down_until = world.clock.now() + world.rng.choice((60, 2 * HOUR_S, 40 * HOUR_S))
@@ -422,6 +429,7 @@ PEOPLE: tuple[tuple[Action, int], ...] = (
 FAULTS: tuple[tuple[Action, int], ...] = (
     (kill, 12),
     (bot_away, 1),
+    (away_while_owing, 6),
     (freeze, 4),
     (second, 1),
     (payee_down, 2),

@@ -203,8 +203,7 @@ def calm(world: SimWorld) -> None:
     world.network.stripe_down_until = world.spender.down_until = 0
     world.end_outages()
     actions.settle_refunds(world)
-    for bot in world.copies:
-        bot.life.die()
+    world.end_copies()
     for bot in world.living():
         bot.life.kill_in = bot.life.freeze_in = None
         bot.life.thaw()

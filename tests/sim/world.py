@@ -277,7 +277,14 @@ class SimWorld:
         bot = Bot(Life(self, f"copy{self.next_number()}", database_of(image)))
         self.copies.append(bot)
         self.say(f"{bot.life.name} starts")
-        self.after(self.rng.choice((900, 7200, 86_400, 172_800)), bot.life.die)
+        self.after(self.rng.choice((900, 7200, 86_400, 172_800)), self.end_copies)
+
+    def end_copies(self) -> None:
+        """It is noticed: the copy is stopped, and the other one started again, which then takes up
+        what the copy was paid (docs/operations.md)."""
+        if self.copies:
+            for bot in [*self.copies, *self.bots]:
+                bot.life.die()
 
     def active(self) -> Bot | None:
         """Who takes webhooks and hears wallets: the one with the lease, or one that thinks so."""

@@ -34,7 +34,7 @@ SETTLING_DAYS = 45
 """After the last fault: longer than the dunning timeline."""
 GRACE_S = 5 * DAY_S
 """Over the timeline: nights, messages on their way, one look in three hours."""
-WRITES = ("credit_customer", "create_credit_note")
+WRITES = ("credit_customer", "debit_customer", "create_credit_note")
 
 
 @dataclass(frozen=True)
