@@ -291,10 +291,12 @@ class Scene:
     async def is_up(self, name: str) -> bool:
         """Does the hosted relay answer with its NIP-11 document?"""
         host = f"{name}.{self.town.relay_domain}"
-        answer = await self.http.get(
-            self.town.relay_host.api_url,
-            headers={"Host": host, "Accept": "application/nostr+json"},
-        )
+        headers = {"Host": host, "Accept": "application/nostr+json"}
+        try:
+            answer = await self.http.get(self.town.relay_host.api_url, headers=headers)
+        except httpx.TransportError:
+            # A connection that was kept and is closed at this moment: once more, on a new one.
+            answer = await self.http.get(self.town.relay_host.api_url, headers=headers)
         return answer.status_code == 200 and answer.json()["name"] == name
 
     def pay_by_hand(self, message: str) -> str:

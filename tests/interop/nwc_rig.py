@@ -16,9 +16,11 @@ from wallet.nwc import NwcPayee, NwcPayer
 from wallet.nwc_replies import Observers
 from wallet.nwc_session import NwcSession
 from wallet.nwc_uri import parse
-from wallet.ports import Encryption, PayReply, Transaction
+from wallet.ports import Encryption, PayReply, Transaction, WalletInfo
 
 NETWORK = "bcrt"
+PROBES = 4
+"""A foreign wallet on a busy machine may be slow to begin."""
 
 
 @dataclass
@@ -38,7 +40,9 @@ class Client:
 
     async def pay(self, bolt11: str, lifetime_s: int = 60) -> PayReply:
         """Probe, prepare, publish, and the answer."""
-        await self.payer.probe()
+        for _ in range(PROBES):
+            if isinstance(await self.payer.probe(), WalletInfo):
+                break
         now = self.session.now()
         request = self.payer.prepare_pay(bolt11, now=now, expiration=now + lifetime_s)
         await self.payer.publish_pay(request, permit=lambda: True)
