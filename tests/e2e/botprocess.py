@@ -30,7 +30,7 @@ START_S = 60.0
 STOP_S = 10.0
 """What an init system gives a service before it kills it."""
 LOOK_EVERY_S = 0.02
-HEAR_S = WAIT_S = 25.0
+HEAR_S = WAIT_S = 60.0
 """Far more than it takes: eight others may share the machine."""
 MONTH_S = 32 * 86_400
 
