@@ -71,7 +71,10 @@ class Market:
     # --- what goes wrong ------------------------------------------------------------------------
 
     def jump(self, factor: float) -> None:
-        self.jumps.append((self.world.clock.now(), factor))
+        now = self.world.clock.now()
+        # Years of jumps stay where an invoice is worth thousands of sats.
+        if START / 3 < self.price(now) * factor < START * 3:
+            self.jumps.append((now, factor))
 
     def disagree(self, seconds: int) -> None:
         """Two are left and they say different things: no guess is right."""

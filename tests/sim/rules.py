@@ -85,7 +85,10 @@ class Rules:
             return
         invoice.value_minor = at_stripe.remaining
         price = at_stripe.remaining * 1_000_000_000 / invoice.bolt11.amount_msat
-        if not self.world.market.may_be(price, self._now()):
+        # Wallets count in whole sats: of a small amount that is per cents.
+        slack = price * 1000 / invoice.bolt11.amount_msat
+        seen = (price - slack, price, price + slack)
+        if not any(self.world.market.may_be(each, self._now()) for each in seen):
             now = self.world.market.price(self._now())
             invoice.mispriced = f"it is made at {price:.0f} where the price is {now:.0f}"
             self.world.say(f"{invoice.bolt11.payment_hash[:8]}: {invoice.mispriced}")
