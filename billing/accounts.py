@@ -8,7 +8,6 @@ from typing import Final
 from billing.desk import Command, Desk, answer
 from billing.dunning import Policy
 from billing.model import (
-    AttemptState,
     HostedRelay,
     Invoice,
     PaymentRequest,
@@ -22,7 +21,6 @@ from billing.unit import Unit
 
 LISTED: Final = 12
 """A message stays well under 8 kB."""
-_LIVE: Final = (AttemptState.PREPARED, AttemptState.IN_FLIGHT)
 
 
 @dataclass(slots=True)
@@ -52,7 +50,7 @@ class Accounts:
                 return
             invoice = owed[0]
             attempts = await payments.attempts_of(unit.tx, invoice.id)
-            if any(attempt.state in _LIVE for attempt in attempts):
+            if any(attempt.is_live for attempt in attempts):
                 await answer(
                     unit,
                     command,

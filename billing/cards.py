@@ -150,9 +150,7 @@ class CardKeeper:
 
     async def _ready(self, unit: Unit, tenant: Tenant, found: PaymentMethodView) -> None:
         """It pays what is open, unless an attempt is in flight: collection sees to that (M4)."""
-        owed = await invoices.open_of_tenant(unit.tx, tenant.pubkey)
-        for invoice in owed:
-            await invoices.want_collection(unit.tx, invoice.id, due_at=unit.now)
+        owed = await invoices.collect_all_of(unit.tx, tenant.pubkey, due_at=unit.now)
         await unit.record("card.ready", tenant=tenant.pubkey, subject=found.id)
         await unit.say(
             f"card:{found.id}:ready",

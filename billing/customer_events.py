@@ -31,8 +31,7 @@ async def on_customer(handlers: Handlers, event: InboxEvent) -> Answer:
 
     async def effect(unit: Unit) -> None:
         await cards.want_look(unit.tx, tenant.pubkey, due_at=unit.now)
-        for invoice in await invoices.open_of_tenant(unit.tx, tenant.pubkey):
-            await invoices.want_collection(unit.tx, invoice.id, due_at=unit.now)
+        await invoices.collect_all_of(unit.tx, tenant.pubkey, due_at=unit.now)
 
     return effect
 
@@ -68,8 +67,7 @@ async def on_customer_deleted(handlers: Handlers, event: InboxEvent) -> Answer:
             )
         if ended is not None:
             await on_ended(handlers.rt, unit, tenant, ended, handlers.catalogue)
-        for invoice in await invoices.open_of_tenant(unit.tx, tenant.pubkey):
-            await invoices.want_collection(unit.tx, invoice.id, due_at=unit.now)
+        await invoices.collect_all_of(unit.tx, tenant.pubkey, due_at=unit.now)
         credit = await ledger.post_customer_gone(unit, tenant.pubkey, customer_id)
         await tenants.want_sync(unit.tx, tenant.pubkey, due_at=unit.now)
         await _tell(handlers, unit, tenant, customer_id, credit)

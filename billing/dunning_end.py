@@ -122,6 +122,6 @@ class SubscriptionEnder:
         return any(
             relay.state is not RelayState.ENDED
             and not relay.is_lapsed
-            and not (relay.plan in self.catalogue and self.catalogue.get(relay.plan).is_free)
+            and not self.catalogue.is_free(relay.plan)
             for relay in await tenants.relays_of(unit.tx, pubkey)
         )

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from billing import invoices as effects
 from billing.dunning import Evidence, Window
 from billing.errors import StripeMissing
 from billing.model import (
-    AttemptState,
     Connection,
     ConnectionState,
-    PaymentAttempt,
     PaymentRequest,
     RequestState,
 )
@@ -24,8 +21,6 @@ from billing.store import invoices, payments, tenants
 from billing.unit import Runtime, Unit
 from billing.views import CardProgress, InvoiceView
 from wallet.ports import NotFound, Transaction
-
-_LIVE: Final = (AttemptState.PREPARED, AttemptState.IN_FLIGHT)
 
 
 @dataclass(slots=True)
@@ -115,11 +110,6 @@ def _is_gone(connection: Connection) -> bool:
 def is_claimed(requests: Sequence[PaymentRequest]) -> bool:
     """A payer showed the preimage of one that is not settled (M6)."""
     return any(r.claimed_at is not None and r.state is not RequestState.SETTLED for r in requests)
-
-
-def is_under_way(attempts: Sequence[PaymentAttempt]) -> bool:
-    """An automatic payment may still move money."""
-    return any(attempt.state in _LIVE for attempt in attempts)
 
 
 async def money_in_hand(unit: Unit, requests: Sequence[PaymentRequest]) -> bool:

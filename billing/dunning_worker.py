@@ -33,7 +33,7 @@ from billing.dunning import (
 )
 from billing.dunning_clock import Heartbeat
 from billing.dunning_end import SubscriptionEnder, end
-from billing.dunning_evidence import Investigator, is_claimed, is_under_way, money_in_hand
+from billing.dunning_evidence import Investigator, is_claimed, money_in_hand
 from billing.errors import PurserError
 from billing.mass_failure import FailureWatch
 from billing.model import HostedRelay, Invoice, Rail, RelayState
@@ -205,7 +205,7 @@ class Dunner:
             status=invoice.status,
             relays_left=any(_is_within_reach(relay) for relay in relays),
             is_claimed=is_claimed(requests),
-            is_under_way=is_under_way(attempts),
+            is_under_way=any(attempt.is_live for attempt in attempts),
             has_money_in_hand=await money_in_hand(unit, requests)
             or await spends.live(unit.tx, invoice_id) is not None,
             has_older=bool(others) and others[0].invoice_id != invoice_id,

@@ -11,7 +11,6 @@ from billing.unit import Unit
 
 StopPolicy: TypeAlias = Literal["period_end", "now_with_credit"]
 """When stopping the last paid relay ends the subscription."""
-UNPAID: Final = frozenset({"draft", "open", "uncollectible"})
 PERIODS: Final = frozenset({"subscription_create", "subscription_cycle"})
 """Stripe's billing reasons of the invoices that pay for a period."""
 
@@ -25,8 +24,9 @@ async def owes_nothing(unit: Unit, pubkey: str, provision: Provision) -> bool:
     tenant = await tenants.get(unit.tx, pubkey)
     if tenant is None or tenant.subscription_status != "active":
         return False
-    statuses = [invoice.status for invoice in await invoices.of_tenant(unit.tx, pubkey)]
-    if "paid" not in statuses or UNPAID & set(statuses):
+    billed = await invoices.of_tenant(unit.tx, pubkey)
+    is_paying = any(invoice.status == "paid" for invoice in billed)
+    if not is_paying or any(invoice.is_unpaid for invoice in billed):
         return False
     relays = await tenants.relays_of(unit.tx, pubkey)
     return all(r.state not in (RelayState.LIMITED, RelayState.STOPPED) for r in relays)
@@ -43,7 +43,7 @@ async def credit_is_due(unit: Unit, tenant: Tenant) -> bool:
     ]
     if not periods or periods[-1].status != "paid":
         return False
-    if any(invoice.status in UNPAID for invoice in owed):
+    if any(invoice.is_unpaid for invoice in owed):
         return False
     since = [invoice for invoice in owed if invoice.created_at >= periods[-1].created_at]
     given_back = [

@@ -19,6 +19,7 @@ from billing.model import (
     Rail,
     RelayState,
 )
+from billing.open_money import RENEWAL
 from billing.receipts import receipt
 from billing.standing import restore
 from billing.store import dunning, invoices, ledger, payments, plan_changes, spends, tenants
@@ -73,7 +74,7 @@ async def _first_sight(unit: Unit, invoice: Invoice) -> None:
         remaining_minor=invoice.amount_remaining_minor,
         currency=invoice.currency,
     )
-    if invoice.billing_reason == "subscription_cycle":
+    if invoice.billing_reason == RENEWAL:
         carried = [
             relay.id
             for relay in await tenants.relays_of(unit.tx, invoice.tenant)
@@ -122,7 +123,7 @@ async def _is_renewal_of_nothing(unit: Unit, invoice: Invoice, view: InvoiceView
     """Stripe made it before it heard of the stop: it is for a period in which nothing runs, and for
     nothing that was used before."""
     covers_from, covers_until = view.covers_from, view.covers_until
-    if invoice.billing_reason != "subscription_cycle" or covers_from is None:
+    if invoice.billing_reason != RENEWAL or covers_from is None:
         return False
     is_of_the_past = covers_until is None or covers_until <= invoice.created_at
     if is_of_the_past or covers_from < invoice.created_at - RENEWED_WITHIN_S:

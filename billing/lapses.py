@@ -7,7 +7,6 @@ ordered for it until `resume` (C9, C25).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from billing import plan_effects
@@ -25,11 +24,6 @@ ORDER_S: Final = 23 * 3600
 LAST_HOUR_S: Final = 3600
 """Just before a period ends nothing is taken back into it: the renewal might be made without the
 relay, and it would run for nothing (M12)."""
-
-
-@dataclass(frozen=True, slots=True)
-class _InvoiceId:
-    invoice_id: str
 
 
 async def request_lapse(unit: Unit, relay: HostedRelay, stops_at: int | None, why: str) -> bool:
@@ -60,7 +54,7 @@ async def lapse(unit: Unit, relay: HostedRelay, catalogue: Catalogue, message: s
     ):
         await plan_effects.apply(unit, change)
         relay = await tenants.relay(unit.tx, relay.id) or relay
-    if relay.plan in catalogue and catalogue.get(relay.plan).is_free:
+    if catalogue.is_free(relay.plan):
         await unit.tx.execute("relays.keep", id=relay.id)
         return
     keep_s = KEEP_UNPAID_S if relay.activated_at is None else KEEP_PAID_S
@@ -103,7 +97,7 @@ async def order_again(unit: Unit, relay: HostedRelay, expires_at: int) -> bool:
 async def bill_no_more(rt: Runtime, unit: Unit, relay: HostedRelay, catalogue: Catalogue) -> None:
     """It was paid and never came up: it is not renewed (C15). What was paid for it is the
     operator's to give back, who knows why; if it comes up after all it is renewed again."""
-    if relay.plan in catalogue and catalogue.get(relay.plan).is_free:
+    if catalogue.is_free(relay.plan):
         return
     tenant = await tenants.get(unit.tx, relay.tenant)
     assert tenant is not None
@@ -143,5 +137,4 @@ async def came_up_late(unit: Unit, relay: HostedRelay) -> None:
 async def _look_again(unit: Unit, relay: HostedRelay) -> None:
     """The subscription, and the invoices that carry it, are compared with what it is now."""
     await tenants.want_sync(unit.tx, relay.tenant, due_at=unit.now)
-    for carrier in await unit.tx.fetch_all(_InvoiceId, "relays.invoices_of", relay_id=relay.id):
-        await invoices.want_collection(unit.tx, carrier.invoice_id, due_at=unit.now)
+    await invoices.collect_carriers_of(unit.tx, relay.id, due_at=unit.now)

@@ -187,6 +187,11 @@ class Invoice:
     paid_at: int | None
     paid_by: str | None
 
+    @property
+    def is_unpaid(self) -> bool:
+        """A draft, open or written off: paying it is still possible."""
+        return self.status in ("draft", "open", "uncollectible")
+
 
 @dataclass(frozen=True, slots=True)
 class PaymentRequest:
@@ -251,6 +256,11 @@ class PaymentAttempt:
     reason: str | None
     preimage: str | None = field(repr=False)
     ended_at: int | None
+
+    @property
+    def is_live(self) -> bool:
+        """It may still move money (M4)."""
+        return self.state in (AttemptState.PREPARED, AttemptState.IN_FLIGHT)
 
 
 @dataclass(frozen=True, slots=True)

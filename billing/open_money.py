@@ -14,9 +14,8 @@ async def may_be_paid(unit: Unit, invoice_id: str) -> bool:
     invoice = await invoices.get(unit.tx, invoice_id)
     if invoice is not None and invoice.status == "paid":
         return True
-    for attempt in await payments.attempts_of(unit.tx, invoice_id):
-        if attempt.state in ("prepared", "in_flight"):
-            return True
+    if any(attempt.is_live for attempt in await payments.attempts_of(unit.tx, invoice_id)):
+        return True
     if await spends.live(unit.tx, invoice_id) is not None:
         return True
     for request in await payments.requests_of(unit.tx, invoice_id):
@@ -29,8 +28,4 @@ async def may_be_paid(unit: Unit, invoice_id: str) -> bool:
 async def is_with_renewal(unit: Unit, invoice_id: str) -> bool:
     """A renewal that is not over: what was ordered on it is paid with the rest, or ends with it."""
     invoice = await invoices.get(unit.tx, invoice_id)
-    return (
-        invoice is not None
-        and invoice.billing_reason == RENEWAL
-        and invoice.status in ("draft", "open", "uncollectible")
-    )
+    return invoice is not None and invoice.billing_reason == RENEWAL and invoice.is_unpaid

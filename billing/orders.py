@@ -145,7 +145,7 @@ class Orders:
                 return
             tenant = await tenants.get(unit.tx, command.sender)
             assert tenant is not None
-            runs_on = _is_up(relay) and not self._is_free(relay)
+            runs_on = _is_up(relay) and not self.catalogue.is_free(relay.plan)
             billed_with = await _billed_with(unit, relay)
             credited = await self._is_credited(unit, tenant, relay)
             stops_at = relay.stops_at or (tenant.period_end if runs_on else None)
@@ -169,12 +169,12 @@ class Orders:
     async def _is_credited(self, unit: Unit, tenant: Tenant, relay: HostedRelay) -> bool:
         """The last paid relay, with `stop = "now_with_credit"`: it ends now, and what was paid and
         not used becomes credit. Not just before a renewal, which might be made meanwhile."""
-        if self.stop_policy != "now_with_credit" or self._is_free(relay):
+        if self.stop_policy != "now_with_credit" or self.catalogue.is_free(relay.plan):
             return False
         others = [
             other
             for other in await tenants.relays_of(unit.tx, relay.tenant)
-            if other.id != relay.id and not self._is_free(other)
+            if other.id != relay.id and not self.catalogue.is_free(other.plan)
             if other.is_renewed or _is_up(other)
         ]
         is_due = tenant.period_end is not None and (
@@ -182,9 +182,6 @@ class Orders:
         )
         is_running = relay.state is RelayState.ACTIVE and relay.is_renewed
         return is_due and is_running and not others and await credit_is_due(unit, tenant)
-
-    def _is_free(self, relay: HostedRelay) -> bool:
-        return relay.plan in self.catalogue and self.catalogue.get(relay.plan).is_free
 
     async def _stop(
         self, unit: Unit, command: Command, relay: HostedRelay, stops_at: int | None

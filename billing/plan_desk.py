@@ -185,7 +185,7 @@ class PlanDesk:
         if relay.state is RelayState.PENDING_PAYMENT:
             return "unpaid_order"
         carriers = await invoices.of_relay(unit.tx, relay.id)
-        owed = any(i.status in ("draft", "open", "uncollectible") for i in carriers)
+        owed = any(invoice.is_unpaid for invoice in carriers)
         tenant = await tenants.get(unit.tx, relay.tenant)
         assert tenant is not None
         is_waiting = tenant.subscription_status in ("incomplete", "past_due", "unpaid")

@@ -83,5 +83,5 @@ def _is_as_offered(plan_change: PlanChange, price: Price, *, is_later: bool) -> 
 async def _is_ready(unit: Unit, relay: HostedRelay) -> bool:
     """Up and paid for: a proration never credits time that was not paid."""
     carriers = await invoices.of_relay(unit.tx, relay.id)
-    owed = any(i.status in ("draft", "open", "uncollectible") for i in carriers)
+    owed = any(invoice.is_unpaid for invoice in carriers)
     return relay.state is RelayState.ACTIVE and relay.is_renewed and not owed

@@ -130,6 +130,11 @@ class Catalogue:
         """The plans without a price."""
         return frozenset(plan.id for plan in self._plans.values() if plan.is_free)
 
+    def is_free(self, plan_id: str) -> bool:
+        """Whether it is known to cost nothing: an unknown plan is not (M12)."""
+        plan = self._plans.get(plan_id)
+        return plan is not None and plan.is_free
+
     def get(self, plan_id: str) -> Plan:
         """`ConfigurationWrong` for an unknown plan: it is never taken as free (M12)."""
         plan = self._plans.get(plan_id)

@@ -188,21 +188,13 @@ class RelayKeeper:
             plan=relay.plan,
         )
         await tenants.want_sync(unit.tx, relay.tenant, due_at=unit.now)
-        for carrier in await unit.tx.fetch_all(_InvoiceId, "relays.invoices_of", relay_id=relay.id):
-            await invoices.want_collection(unit.tx, carrier.invoice_id, due_at=unit.now)
+        await invoices.collect_carriers_of(unit.tx, relay.id, due_at=unit.now)
 
 
 async def _money_may_come(unit: Unit, relay: HostedRelay) -> bool:
     """Never take from somebody whose payment is under way or being placed (M13). What a renewal
     carries is paid with it, and ends with it."""
-    for carrier in await unit.tx.fetch_all(_InvoiceId, "relays.invoices_of", relay_id=relay.id):
-        if await may_be_paid(unit, carrier.invoice_id):
-            return True
-        if await is_with_renewal(unit, carrier.invoice_id):
+    for carrier in await invoices.of_relay(unit.tx, relay.id):
+        if await may_be_paid(unit, carrier.id) or await is_with_renewal(unit, carrier.id):
             return True
     return False
-
-
-@dataclass(frozen=True, slots=True)
-class _InvoiceId:
-    invoice_id: str

@@ -74,7 +74,7 @@ class Resumes:
         runs = tenant.subscription_id is not None and (
             relay.lapses_at is None or tenant.ending_subscription_id == tenant.subscription_id
         )
-        is_free = relay.plan in self.catalogue and self.catalogue.get(relay.plan).is_free
+        is_free = self.catalogue.is_free(relay.plan)
         if (runs and relay.stops_at > unit.billing_now + lapses.LAST_HOUR_S) or is_free:
             await unit.tx.execute("relays.keep", id=relay.id)
             await tenants.want_sync(unit.tx, relay.tenant, due_at=unit.now)

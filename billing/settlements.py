@@ -343,8 +343,7 @@ class Placer:
                 payment_hash=money.payment_hash,
                 credit_minor=money.credit_minor,
             )
-            for owed in await invoices.open_of_tenant(unit.tx, money.tenant):
-                await invoices.want_collection(unit.tx, owed.id, due_at=unit.now)
+            await invoices.collect_all_of(unit.tx, money.tenant, due_at=unit.now)
             if money.state is SettlementState.CREDITED:
                 await self._order_again(unit, money)
 
@@ -377,7 +376,7 @@ async def _credit_operation(unit: Unit, money: Settlement) -> str:
 async def _is_free(unit: Unit, invoice: Invoice) -> bool:
     """No payer is at work on it (M4): other money may pay it."""
     attempts = await payments.attempts_of(unit.tx, invoice.id)
-    return not any(attempt.state in ("prepared", "in_flight") for attempt in attempts)
+    return not any(attempt.is_live for attempt in attempts)
 
 
 def _takes(view: InvoiceView, money: Settlement) -> bool:

@@ -116,12 +116,12 @@ async def _paid_until(
 ) -> int | None:
     """When a relay of a cancelled subscription stops: not before what was paid runs out (M13), and
     at once where nothing was. None: it is free and none of this subscription's business."""
-    if catalogue is not None and relay.plan in catalogue and catalogue.get(relay.plan).is_free:
+    if catalogue is not None and catalogue.is_free(relay.plan):
         return None
     carriers = await invoices.of_relay(unit.tx, relay.id)
     if not carriers:
         return None if catalogue is None else unit.billing_now
-    if any(invoice.status in ("draft", "open", "uncollectible") for invoice in carriers):
+    if any(invoice.is_unpaid for invoice in carriers):
         return unit.billing_now
     change = await plan_changes.live_of(unit.tx, relay.id)
     if change is not None and change.state is PlanChangeState.SCHEDULED and change.next_at:

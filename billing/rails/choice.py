@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from billing.model import (
-    AttemptState,
     Connection,
     ConnectionState,
     Invoice,
@@ -60,7 +59,6 @@ PAUSED_LOOK_S: Final = 300
 """Whether wallets are asked again after a mass failure; its end wakes those that failed."""
 SHOW_LEFT_S: Final = 120
 """A person needs at least this long to pay what is shown."""
-_LIVE: Final = (AttemptState.PREPARED, AttemptState.IN_FLIGHT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +160,7 @@ def wake_at(s: Situation, step: Wait) -> int:
     """When a waiting invoice is visited again although nothing happened (wire time)."""
     if step.until is not None:
         return step.until
-    if any(a.rail is Rail.CARD and a.state in _LIVE for a in s.attempts):
+    if any(a.rail is Rail.CARD and a.is_live for a in s.attempts):
         return s.now + CARD_LOOK_S
     ends = [sure_at(r) for r in _not_beyond(s) if r.state is RequestState.DEAD]
     return max(*ends, s.now) + MARGIN_LOOK_S if ends else s.now + IDLE_S
@@ -172,7 +170,7 @@ def _over(s: Situation) -> Step | None:
     # Paid while this view was on its way: a newer answer of Stripe's is stored already.
     for status in (s.view.status, s.invoice.status):
         if status not in ("draft", "open"):
-            if any(a.rail is Rail.CARD and a.state in _LIVE for a in s.attempts):
+            if any(a.rail is Rail.CARD and a.is_live for a in s.attempts):
                 return Wait("its card attempt has no end yet")
             return Finished(status)
     return None
@@ -186,7 +184,7 @@ def _is_asked_for_though_written_off(s: Situation) -> bool:
 
 def _money_under_way(s: Situation) -> Wait | None:
     for attempt in s.attempts:
-        if attempt.state in _LIVE:
+        if attempt.is_live:
             return Wait(f"a payment over {attempt.rail.value} is under way")
     if s.money_in_hand:
         return Wait("money for it has arrived and is being placed")

@@ -64,7 +64,7 @@ class CreditRail:
         attempts = await payments.attempts_of(unit.tx, invoice_id)
         requests = await payments.requests_of(unit.tx, invoice_id)
         return (
-            any(attempt.state in ("prepared", "in_flight") for attempt in attempts)
+            any(attempt.is_live for attempt in attempts)
             or any(request.state is RequestState.OPEN for request in requests)
             or await spends.live(unit.tx, invoice_id) is not None
             or bool(await unit.tx.scalar("spends.money_aimed_at", invoice_id=invoice_id))

@@ -24,11 +24,6 @@ async def open_of_tenant(tx: Tx, tenant: str) -> list[Window]:
     return await tx.fetch_all(Window, "dunning.open_of_tenant", tenant=tenant)
 
 
-async def open_on_relay(tx: Tx, relay_id: str) -> list[Window]:
-    """Open ones on invoices that carry this relay, oldest first."""
-    return await tx.fetch_all(Window, "dunning.open_on_relay", relay_id=relay_id)
-
-
 async def clock(tx: Tx) -> DunningClock:
     """Counted time as it was last looked at."""
     return await tx.fetch_one(DunningClock, "dunning.clock") or NEW_CLOCK

@@ -52,6 +52,20 @@ async def want_collection(tx: Tx, invoice_id: str, *, due_at: int) -> None:
     await tx.execute("invoices.want_collection", id=invoice_id, due_at=due_at)
 
 
+async def collect_all_of(tx: Tx, tenant: str, *, due_at: int) -> list[Invoice]:
+    """Have collection look at whatever the tenant has open; returns that, oldest first."""
+    found = await open_of_tenant(tx, tenant)
+    for invoice in found:
+        await want_collection(tx, invoice.id, due_at=due_at)
+    return found
+
+
+async def collect_carriers_of(tx: Tx, relay_id: str, *, due_at: int) -> None:
+    """Have collection look at every invoice that carries this relay."""
+    for invoice in await of_relay(tx, relay_id):
+        await want_collection(tx, invoice.id, due_at=due_at)
+
+
 async def relays_of(tx: Tx, invoice_id: str) -> list[HostedRelay]:
     """The relays it carries."""
     return await tx.fetch_all(HostedRelay, "relays.of_invoice", invoice_id=invoice_id)

@@ -36,13 +36,6 @@ SELECT COUNT(*) FROM dunning_windows WHERE closed_at IS NULL
 SELECT * FROM dunning_windows WHERE tenant = :tenant AND closed_at IS NULL
 ORDER BY due_at, invoice_id
 
--- name: open_on_relay
--- The open ones on invoices that carry this relay, oldest first.
-SELECT dunning_windows.* FROM dunning_windows
-JOIN invoice_relays ON invoice_relays.invoice_id = dunning_windows.invoice_id
-WHERE invoice_relays.relay_id = :relay_id AND dunning_windows.closed_at IS NULL
-ORDER BY dunning_windows.due_at, dunning_windows.invoice_id
-
 -- name: due
 -- Open windows to look at now, oldest first.
 SELECT * FROM dunning_windows WHERE closed_at IS NULL AND next_look_at <= :now

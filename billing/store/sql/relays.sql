@@ -49,10 +49,6 @@ WHERE tenant = :tenant AND state = 'pending_payment' AND NOT EXISTS (
         AND invoices.status IN ('draft', 'open')
 )
 
--- name: invoices_of
--- The invoices that carry a relay.
-SELECT invoice_id FROM invoice_relays WHERE relay_id = :relay_id ORDER BY invoice_id
-
 -- name: move
 -- Compare-and-set to another state; the relay host is told (a new revision).
 UPDATE hosted_relays
