@@ -9,7 +9,7 @@ import structlog
 
 from billing import invoices as effects
 from billing.adoption import adopt_card, adopt_request, issuer_of
-from billing.errors import PurserError, StripeMissing
+from billing.errors import PurserError
 from billing.model import AttemptState, Invoice, Rail, RequestState, may_pay
 from billing.parallel import by_group
 from billing.ports import StripeGateway
@@ -125,7 +125,7 @@ class Collector:
             progress = await self.stripe.card_progress(invoice_id)
         for attempt in live:
             await self.card.observe(attempt, progress)
-        view = await self._fetch(known)
+        view = await effects.fetch(self.stripe, known)
         customer = await self._customer(view)
         default = customer.default_payment_method if self._may_charge(view) else None
         async with self.rt.unit() as unit:
@@ -163,13 +163,6 @@ class Collector:
                 credit_minor=await _spendable(unit, view, customer),
                 customer_gone=await tenants.is_customer_gone(unit.tx, view.customer_id),
             )
-
-    async def _fetch(self, known: Invoice) -> InvoiceView:
-        try:
-            return await self.stripe.invoice(known.id)
-        except StripeMissing:
-            # A draft that was deleted: nothing can be collected, and money for it becomes credit.
-            return effects.deleted_view(known)
 
     def _may_charge(self, view: InvoiceView) -> bool:
         return Rail.CARD in self.rails and view.status in ("draft", "open")

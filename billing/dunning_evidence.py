@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from billing import invoices as effects
@@ -43,15 +44,11 @@ class Investigator:
             known = await invoices.get(unit.tx, window.invoice_id)
             requests = await payments.requests_of(unit.tx, window.invoice_id)
         assert known is not None
-        try:
-            if known.status in ("open", "uncollectible"):
+        if known.status in ("open", "uncollectible"):
+            with suppress(StripeMissing):
                 # Before the invoice itself: what is read later is at least as new (M4).
                 progress = await self.stripe.card_progress(known.id)
-            view = await self.stripe.invoice(known.id)
-        except StripeMissing:
-            view = effects.deleted_view(known)
-        async with self.rt.unit() as unit:
-            await effects.refresh(unit, window.tenant, view)
+        view = await effects.look_again(self.rt, self.stripe, known)
         credit_minor = await self._credit(view)
         arriving, unanswered = False, None
         for request in requests:

@@ -11,6 +11,7 @@ from typing import Final
 
 from billing import credit_note, plan_effects
 from billing.dunning import Policy
+from billing.errors import StripeMissing
 from billing.model import (
     AttemptState,
     HostedRelay,
@@ -20,10 +21,11 @@ from billing.model import (
     RelayState,
 )
 from billing.open_money import RENEWAL
+from billing.ports import StripeGateway
 from billing.receipts import receipt
 from billing.standing import restore
 from billing.store import dunning, invoices, ledger, payments, plan_changes, spends, tenants
-from billing.unit import Unit
+from billing.unit import Runtime, Unit
 from billing.views import InvoiceView
 
 PAID_BY_KEY: Final = "purser_paid_by"
@@ -241,6 +243,23 @@ async def _ran_out_unheard(unit: Unit, relay: HostedRelay) -> bool:
         and relay.stop_requested_at is None
         and await tenants.living_relay_named(unit.tx, relay.name) is None
     )
+
+
+async def fetch(stripe: StripeGateway, known: Invoice) -> InvoiceView:
+    """As it is at Stripe now. A draft that was deleted there comes back as such: nothing can be
+    collected, and money for it becomes credit."""
+    try:
+        return await stripe.invoice(known.id)
+    except StripeMissing:
+        return deleted_view(known)
+
+
+async def look_again(rt: Runtime, stripe: StripeGateway, known: Invoice) -> InvoiceView:
+    """Fetch it again and store it, with what follows. Raises the gateway's errors."""
+    view = await fetch(stripe, known)
+    async with rt.unit() as unit:
+        await refresh(unit, known.tenant, view)
+    return view
 
 
 def deleted_view(known: Invoice) -> InvoiceView:

@@ -11,9 +11,10 @@ from typing import Final
 
 from billing import invoices as effects
 from billing.model import Settlement
+from billing.out_of_band import OutOfBand
 from billing.ports import StripeGateway
 from billing.store import operations, tenants
-from billing.unit import Runtime, Unit
+from billing.unit import Runtime
 from billing.views import InvoiceView
 
 PAYER_PREFIX: Final = "purser_payer_"
@@ -29,10 +30,10 @@ class OtherLife:
 
     async def placed_on(self, money: Settlement) -> InvoiceView | None:
         """The invoice that shows that this money paid it, while no call of this life did."""
+        if await OutOfBand(self.rt, self.stripe).calls(money.payment_hash):
+            return None
         async with self.rt.unit() as unit:
             tenant = await tenants.get(unit.tx, money.tenant)
-            if await payments_of(unit, money):
-                return None
         if tenant is None or tenant.customer_id is None:
             return None
         for view in await self.stripe.invoices_of(tenant.customer_id):
@@ -80,14 +81,6 @@ def credit_name(money: Settlement) -> str:
     """The operation is named after the money: the same credit given before a backup was restored is
     found at Stripe by this name, and not given twice (M11)."""
     return f"credit_{money.payment_hash}"
-
-
-async def payments_of(unit: Unit, money: Settlement) -> list[operations.Operation]:
-    """This life's calls that marked an invoice paid with it."""
-    found = await unit.tx.fetch_all(
-        operations.Operation, "operations.of_subject", subject=money.payment_hash
-    )
-    return [operation for operation in found if operation.kind == "pay_out_of_band"]
 
 
 def is_paid_by(view: InvoiceView, money: Settlement) -> bool:

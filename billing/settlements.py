@@ -12,16 +12,16 @@ from typing import Final
 import structlog
 
 from billing import invoices as effects
-from billing.errors import PurserError, StripeMissing, StripeRejected
+from billing.errors import PurserError
 from billing.model import Invoice, RelayState, Settlement, SettlementState
 from billing.other_life import (
     OtherLife,
     credit_name,
     is_paid_by,
     payer_note,
-    payments_of,
     without_note,
 )
+from billing.out_of_band import PAY, OutOfBand
 from billing.owing import owe
 from billing.parallel import by_group
 from billing.ports import StripeGateway
@@ -36,8 +36,6 @@ RETRY_S: Final = (2, 5, 15, 60, 300)
 """Money in hand is placed soon; Stripe being away is the only reason to wait."""
 ALARM_AFTER: Final = 6
 """Tries, some ten minutes, before operators hear that money in hand has no home (M9)."""
-REJECTED: Final = "rejected"
-"""Result of an operation that Stripe refused: it changed nothing there."""
 PENDING_EXPIRY_S: Final = 23 * 3600
 """An order taken up again has as long as Stripe gives a first invoice."""
 
@@ -53,6 +51,11 @@ class Placer:
     def other_life(self) -> OtherLife:
         """What was done before a backup was put back, or by a second bot."""
         return OtherLife(self.rt, self.stripe)
+
+    @property
+    def out_of_band(self) -> OutOfBand:
+        """Its payments at Stripe, by payment hash."""
+        return OutOfBand(self.rt, self.stripe)
 
     async def run_once(self, now: int) -> int:
         """Place what is due; one's error is its own."""
@@ -107,9 +110,7 @@ class Placer:
             elif target is not None:
                 if await spends.live(unit.tx, target.id) is not None:
                     raise PurserError(target.id, "credit is paying it; the money waits for its end")
-                operation = await operations.begin(
-                    unit.tx, self.rt, "pay_out_of_band", money.payment_hash
-                )
+                operation = await operations.begin(unit.tx, self.rt, PAY, money.payment_hash)
                 await unit.tx.execute(
                     "payments.aim_settlement",
                     payment_hash=money.payment_hash,
@@ -141,19 +142,10 @@ class Placer:
             invoice for invoice in free if own is None or invoice.id != own.id
         ]
         for invoice in candidates:
-            view = await self._fetch(invoice)
+            view = await effects.look_again(self.rt, self.stripe, invoice)
             if _takes(view, money):
                 return view
         return None
-
-    async def _fetch(self, invoice: Invoice) -> InvoiceView:
-        try:
-            view = await self.stripe.invoice(invoice.id)
-        except StripeMissing:
-            view = effects.deleted_view(invoice)
-        async with self.rt.unit() as unit:
-            await effects.refresh(unit, invoice.tenant, view)
-        return view
 
     async def _pay_target(self, money: Settlement) -> None:
         """Mark the target paid, then believe only what it shows; a target that was paid some other
@@ -163,13 +155,19 @@ class Placer:
         async with self.rt.unit() as unit:
             target = await invoices.get(unit.tx, money.target_invoice_id)
         assert target is not None
-        before = await self._fetch(target)
+        before = await effects.look_again(self.rt, self.stripe, target)
         after = before
-        if _takes(before, money) or await self._is_unanswered(money, before):
-            await self._mark_paid(money, before)
-            after = await self._fetch(target)
+        paid_unheard = is_paid_by(before, money) and await self.out_of_band.is_unanswered(
+            money.payment_hash
+        )
+        if _takes(before, money) or paid_unheard:
+            await self.out_of_band.pay(
+                money.payment_hash, before, lambda note_id: payer_note(note_id, money)
+            )
+            after = await effects.look_again(self.rt, self.stripe, target)
         if is_paid_by(after, money) and (
-            await self._may_be_ours(money) or await self.other_life.is_at_work(money, after)
+            await self.out_of_band.was_taken(money.payment_hash)
+            or await self.other_life.is_at_work(money, after)
         ):
             # What it took is Stripe's word: it may have been reduced between look and payment.
             rest_minor = money.value_minor - after.amount_paid_off_stripe_minor
@@ -181,23 +179,6 @@ class Placer:
                 await self._unmark(money, after)
             await self._aim_anew(money, after)
 
-    async def _mark_paid(self, money: Settlement, view: InvoiceView) -> None:
-        async with self.rt.unit() as unit:
-            note = await operations.begin(unit.tx, self.rt, "note_payer", money.payment_hash)
-            pay = await operations.begin(unit.tx, self.rt, "pay_out_of_band", money.payment_hash)
-        try:
-            if view.status != "paid":
-                await self.stripe.annotate_invoice(note.id, view.id, payer_note(note.id, money))
-            await self.stripe.pay_out_of_band(pay.id, view.id)
-            result = "paid"
-        except StripeRejected as error:
-            # "Already paid" has no code: the object decides.
-            log.info("settlement.rejected", subject=view.id, error=error.what)
-            result = REJECTED
-        async with self.rt.unit() as unit:
-            await operations.finish(unit.tx, note.id, "called", now=unit.now)
-            await operations.finish(unit.tx, pay.id, result, now=unit.now)
-
     async def _unmark(self, money: Settlement, view: InvoiceView) -> None:
         """Our note on an invoice that somebody else paid: it must not say that this money did."""
         async with self.rt.unit() as unit:
@@ -205,19 +186,6 @@ class Placer:
         await self.stripe.annotate_invoice(operation.id, view.id, without_note(money, view))
         async with self.rt.unit() as unit:
             await operations.finish(unit.tx, operation.id, "called", now=unit.now)
-
-    async def _is_unanswered(self, money: Settlement, view: InvoiceView) -> bool:
-        """It shows paid with our hash, and our own call has no answer yet: told again with its key
-        Stripe says whether it was that call, or somebody else between our note and our payment."""
-        if not is_paid_by(view, money):
-            return False
-        async with self.rt.unit() as unit:
-            return any(o.finished_at is None for o in await payments_of(unit, money))
-
-    async def _may_be_ours(self, money: Settlement) -> bool:
-        """Not when Stripe refused every call of ours: then the Dashboard was faster (M9)."""
-        async with self.rt.unit() as unit:
-            return any(o.result != REJECTED for o in await payments_of(unit, money))
 
     async def _aim_anew(self, money: Settlement, target: InvoiceView) -> None:
         async with self.rt.unit() as unit:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from billing import invoices as effects
 from billing.credit_note import mark_of, note_of
@@ -23,14 +22,12 @@ from billing.errors import PurserError, StripeMissing, StripeRejected
 from billing.ledger import SpendPart
 from billing.model import Invoice, RequestState
 from billing.money import format_fiat
+from billing.out_of_band import OutOfBand
 from billing.ports import StripeGateway
 from billing.store import invoices, ledger, operations, payments, spends
 from billing.store.spends import CreditSpend
 from billing.unit import Runtime, Unit
 from billing.views import InvoiceView
-
-REJECTED: Final = "rejected"
-"""Result of an operation that Stripe refused: it changed nothing there."""
 
 
 @dataclass(slots=True)
@@ -39,6 +36,11 @@ class CreditRail:
 
     rt: Runtime
     stripe: StripeGateway
+
+    @property
+    def out_of_band(self) -> OutOfBand:
+        """Its payments at Stripe, by spend."""
+        return OutOfBand(self.rt, self.stripe)
 
     async def start(self, invoice: Invoice, view: InvoiceView) -> bool:
         """The intent; nothing is taken yet. False where another payer was faster (M4)."""
@@ -150,16 +152,17 @@ class CreditRail:
     # --- debited ----------------------------------------------------------------------------------
 
     async def _pay(self, spend: CreditSpend) -> None:
-        before = await self._fetch(spend)
+        async with self.rt.unit() as unit:
+            known = await invoices.get(unit.tx, spend.invoice_id)
+        assert known is not None
+        before = await effects.look_again(self.rt, self.stripe, known)
         after = before
         is_covered = 0 < before.amount_remaining_minor <= spend.amount_minor
-        if before.status in ("open", "uncollectible") and is_covered:
-            await self._note(spend, "note_payer", {effects.PAID_BY_KEY: mark_of(spend.id)})
-            await self._mark_paid(spend)
-            after = await self._fetch(spend)
-        elif await self._is_unanswered(spend):
-            await self._mark_paid(spend)
-            after = await self._fetch(spend)
+        is_owed = before.status in ("open", "uncollectible") and is_covered
+        if is_owed or await self.out_of_band.is_unanswered(spend.id):
+            mark = {effects.PAID_BY_KEY: mark_of(spend.id)}
+            await self.out_of_band.pay(spend.id, before, lambda note_id: mark)
+            after = await effects.look_again(self.rt, self.stripe, known)
         if after.status in ("open", "uncollectible") and is_covered:
             raise PurserError(after.id, "Stripe does not show it paid yet")
         taken_minor = 0
@@ -183,44 +186,10 @@ class CreditRail:
                     amount_minor=taken_minor,
                 )
 
-    async def _mark_paid(self, spend: CreditSpend) -> None:
-        async with self.rt.unit() as unit:
-            pay = await operations.begin(unit.tx, self.rt, "pay_out_of_band", spend.id)
-        try:
-            await self.stripe.pay_out_of_band(pay.id, spend.invoice_id)
-            result = "paid"
-        except StripeRejected:
-            # "Already paid" has no code: the object decides.
-            result = REJECTED
-        async with self.rt.unit() as unit:
-            await operations.finish(unit.tx, pay.id, result, now=unit.now)
-
-    async def _payments(self, spend: CreditSpend) -> list[operations.Operation]:
-        async with self.rt.unit() as unit:
-            found = await operations.of_subject(unit.tx, spend.id)
-        return [operation for operation in found if operation.kind == "pay_out_of_band"]
-
-    async def _is_unanswered(self, spend: CreditSpend) -> bool:
-        """Our call has no answer yet: told again with its key Stripe says what it did."""
-        return any(o.finished_at is None for o in await self._payments(spend))
-
     async def _may_be_ours(self, spend: CreditSpend) -> bool:
-        """Not when Stripe refused every call: then the Dashboard was faster. Without a call of this
-        life the mark is another life's, which paid it from this debit."""
-        results = [operation.result for operation in await self._payments(spend)]
-        return not results or any(result != REJECTED for result in results)
-
-    async def _fetch(self, spend: CreditSpend) -> InvoiceView:
-        async with self.rt.unit() as unit:
-            known = await invoices.get(unit.tx, spend.invoice_id)
-        assert known is not None
-        try:
-            view = await self.stripe.invoice(spend.invoice_id)
-        except StripeMissing:
-            view = effects.deleted_view(known)
-        async with self.rt.unit() as unit:
-            await effects.refresh(unit, spend.tenant, view)
-        return view
+        """Without a call of this life the mark is another life's, which paid it from this debit."""
+        is_another_life = not await self.out_of_band.calls(spend.id)
+        return is_another_life or await self.out_of_band.was_taken(spend.id)
 
     # --- returning --------------------------------------------------------------------------------
 
