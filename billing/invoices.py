@@ -16,11 +16,11 @@ from billing.model import (
     AttemptState,
     HostedRelay,
     Invoice,
-    PlanChangeState,
     Rail,
     RelayState,
 )
 from billing.open_money import RENEWAL
+from billing.plan_model import PlanChangeState
 from billing.ports import StripeGateway
 from billing.receipts import receipt
 from billing.standing import restore

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Final
 
 from billing import plan_effects
-from billing.model import HostedRelay, PlanChangeState
+from billing.model import HostedRelay
+from billing.plan_model import PlanChangeState
 from billing.plans import Catalogue
 from billing.store import invoices, plan_changes, tenants
 from billing.unit import Runtime, Unit

@@ -17,7 +17,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
-from billing.model import HostedRelay, PlanChange, PlanChangeState
+from billing.model import HostedRelay
+from billing.plan_model import PlanChange, PlanChangeState
 from billing.plans import Catalogue, Plan
 
 QUOTE_LIFE_S: Final = 600

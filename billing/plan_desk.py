@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from billing import lapses, plan_effects
 from billing.desk import Command, Desk, answer
-from billing.model import HostedRelay, PlanChange, PlanChangeState, RelayState, may_pay
+from billing.model import HostedRelay, RelayState, may_pay
 from billing.plan_changes import Provision, kind_of
+from billing.plan_model import PlanChange, PlanChangeState
 from billing.plans import Catalogue, Plan
 from billing.store import invoices, plan_changes, tenants
 from billing.unit import Unit

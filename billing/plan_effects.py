@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from billing.model import HostedRelay, Invoice, PlanChange, PlanChangeState, RelayState
+from billing.model import HostedRelay, Invoice, RelayState
+from billing.plan_model import PlanChange, PlanChangeState
 from billing.store import invoices, plan_changes, tenants
 from billing.unit import Fact, Unit
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from billing.errors import StripeRejected
 from billing.good_standing import owes_nothing
 from billing.item_changes import dump_changes
-from billing.model import Change, HostedRelay, PlanChange, PlanChangeState, RelayState, Tenant
+from billing.model import Change, HostedRelay, RelayState, Tenant
 from billing.plan_changes import Provision
+from billing.plan_model import PlanChange, PlanChangeState
 from billing.plan_quotes import NotNow, Price, Pricer
 from billing.store import invoices, tenants
 from billing.subscription_changes import new_change, store_change

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from billing.errors import PurserError
-from billing.model import HostedRelay, PlanChange, PlanChangeState, Tenant
+from billing.model import HostedRelay, Tenant
 from billing.plan_changes import count_seats
+from billing.plan_model import PlanChange, PlanChangeState
 from billing.plans import Catalogue
 from billing.ports import StripeGateway
 from billing.price_book import PriceBook

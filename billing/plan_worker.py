@@ -10,9 +10,10 @@ import structlog
 from billing import plan_effects
 from billing.errors import PurserError
 from billing.good_standing import owes_nothing
-from billing.model import Change, PlanChange, PlanChangeState
+from billing.model import Change
 from billing.open_money import is_with_renewal, may_be_paid
 from billing.plan_changes import QUOTE_LIFE_S, Provision, code_of
+from billing.plan_model import PlanChange, PlanChangeState
 from billing.plan_quotes import Price, Pricer
 from billing.plans import Catalogue
 from billing.store import plan_changes, tenants

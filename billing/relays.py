@@ -9,9 +9,10 @@ from typing import Final
 import structlog
 
 from billing import lapses, plan_effects
-from billing.model import HostedRelay, PlanChange, RelayState
+from billing.model import HostedRelay, RelayState
 from billing.open_money import is_with_renewal, may_be_paid
 from billing.parallel import by_group
+from billing.plan_model import PlanChange
 from billing.plans import Catalogue
 from billing.ports import (
     DesiredRelay,

@@ -14,8 +14,9 @@ from billing import invoices as effects
 from billing import plan_effects
 from billing.errors import PurserError, StripeRejected
 from billing.item_changes import load_changes
-from billing.model import Change, PlanChangeState, RelayState, Tenant
+from billing.model import Change, RelayState, Tenant
 from billing.open_money import RENEWAL
+from billing.plan_model import PlanChangeState
 from billing.ports import StripeGateway
 from billing.stated_relays import state_relays
 from billing.store import invoices, plan_changes, tenants

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from billing import lapses
-from billing.model import HostedRelay, PlanChangeState, RelayState, Tenant
+from billing.model import HostedRelay, RelayState, Tenant
+from billing.plan_model import PlanChangeState
 from billing.plans import Catalogue
 from billing.standing import owed_for
 from billing.store import invoices, plan_changes, tenants

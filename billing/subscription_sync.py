@@ -16,9 +16,10 @@ from billing.customers import CustomerBook
 from billing.errors import ConfigurationWrong, PurserError, StripeMissing, StripeRejected
 from billing.good_standing import StopPolicy, credit_is_due, owes_nothing
 from billing.item_changes import dump_changes
-from billing.model import Change, HostedRelay, PlanChange, RelayState, Tenant
+from billing.model import Change, HostedRelay, RelayState, Tenant
 from billing.parallel import by_group
 from billing.plan_changes import Provision, Seats, count_seats
+from billing.plan_model import PlanChange
 from billing.plan_orders import PlanOrders
 from billing.plan_quotes import Pricer
 from billing.plans import Catalogue

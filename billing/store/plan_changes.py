@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from billing.model import PlanChange, PlanChangeState
+from billing.plan_model import PlanChange, PlanChangeState
 from billing.store.engine import Tx
 
 

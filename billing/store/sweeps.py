@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from billing.model import HostedRelay, Invoice, PlanChange
+from billing.model import HostedRelay, Invoice
+from billing.plan_model import PlanChange
 from billing.store.engine import Tx
 
 

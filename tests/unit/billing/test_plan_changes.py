@@ -6,8 +6,9 @@ from typing import Any
 
 from billing import plan_effects
 from billing.errors import StripeUnavailable
-from billing.model import PlanChange, RelayState
+from billing.model import RelayState
 from billing.plan_changes import QUOTE_LIFE_S
+from billing.plan_model import PlanChange
 from bot.dm.texts import render
 from tests.unit.billing.conftest import MakeWorld
 from tests.world import ALICE, World
