@@ -105,15 +105,9 @@ class CardKeeper:
             return None
 
     async def _make_default(self, customer_id: str, method_id: str) -> str | None:
-        """A default is an absolute value: saying it again under a new key is harmless."""
         subject = f"{customer_id}:{method_id}"
-        async with self.rt.unit() as unit:
-            operation = await operations.begin(unit.tx, self.rt, "default_card", subject)
-        try:
-            view = await self.stripe.set_default_method(operation.id, customer_id, method_id)
-        finally:
-            async with self.rt.unit() as unit:
-                await operations.finish(unit.tx, operation.id, "called", now=unit.now)
+        async with operations.absolute(self.rt, "default_card", subject, result="called") as op:
+            view = await self.stripe.set_default_method(op.id, customer_id, method_id)
         return view.default_payment_method
 
     # --- what follows -----------------------------------------------------------------------------

@@ -52,6 +52,8 @@ BATCH: Final = 20
 """Invoices a round: others get their turn soon even when one wallet is slow."""
 STEPS: Final = 6
 """Steps a visit: finalize, take over, try, show; more would be a loop."""
+LOOKED_AT: Final = "re-fetched next time"
+"""Result of an operation whose effect the next look shows."""
 MAX_SPENDS: Final = 3
 """Tries to pay an invoice from credit: a renewal can be faster once, not again and again."""
 BACK_OFF_S: Final = (5, 15, 60, 300, 900)
@@ -237,7 +239,10 @@ class Collector:
         try:
             view = await self.stripe.finalize_invoice(operation.id, invoice.id)
         except PurserError:
-            await self._over(operation.id, "unclear, re-fetched next time")
+            async with self.rt.unit() as unit:
+                await operations.finish(
+                    unit.tx, operation.id, f"unclear, {LOOKED_AT}", now=unit.now
+                )
             raise
         async with self.rt.unit() as unit:
             await operations.finish(unit.tx, operation.id, view.status, now=unit.now)
@@ -245,24 +250,12 @@ class Collector:
 
     async def _take_over(self, invoice: Invoice) -> None:
         """Stop Stripe's own collection; the next look re-reads it and asks about a card (M4)."""
-        async with self.rt.unit() as unit:
-            operation = await operations.begin(unit.tx, self.rt, "take_over", invoice.id)
-        try:
-            await self.stripe.stop_auto_advance(operation.id, invoice.id)
-        finally:
-            await self._over(operation.id, "re-fetched next time")
+        async with operations.absolute(self.rt, "take_over", invoice.id, result=LOOKED_AT) as op:
+            await self.stripe.stop_auto_advance(op.id, invoice.id)
 
     async def _void(self, invoice: Invoice) -> None:
-        async with self.rt.unit() as unit:
-            operation = await operations.begin(unit.tx, self.rt, "void", invoice.id)
-        try:
-            await self.stripe.void_invoice(operation.id, invoice.id)
-        finally:
-            await self._over(operation.id, "re-fetched next time")
-
-    async def _over(self, operation_id: str, result: str) -> None:
-        async with self.rt.unit() as unit:
-            await operations.finish(unit.tx, operation_id, result, now=unit.now)
+        async with operations.absolute(self.rt, "void", invoice.id, result=LOOKED_AT) as op:
+            await self.stripe.void_invoice(op.id, invoice.id)
 
     async def _adopt(self, invoice: Invoice, noted: tuple[NotedRequest, ...]) -> None:
         """Hashes we do not know: a restored backup or a second bot; nothing new until they die."""
@@ -295,12 +288,11 @@ class Collector:
 
 async def _spendable(unit: Unit, view: InvoiceView, customer: CustomerView) -> int:
     """Credit in the invoice's currency; none after it was refused too often to be a coincidence."""
-    if customer.currency not in (None, view.currency):
+    credit_minor = -customer.balance_minor
+    if credit_minor <= 0 or customer.currency not in (None, view.currency):
         return 0
     tried = await unit.tx.scalar("spends.count", invoice_id=view.id)
-    if isinstance(tried, int) and tried >= MAX_SPENDS:
-        return 0
-    return max(0, -customer.balance_minor)
+    return 0 if isinstance(tried, int) and tried >= MAX_SPENDS else credit_minor
 
 
 def _why_by_hand(s: Situation) -> str:

@@ -72,14 +72,14 @@ class Dunner:
         """Returns how many windows were changed or looked at; one's error is its own."""
         count = await self.failures.run_once(now)
         clock, jumped = await self.heartbeat.look(now)
-        count += await self._keep(clock, jumped)
-        async with self.rt.unit() as unit:
-            due = await unit.tx.fetch_all(Window, "dunning.due", now=now, count=BATCH)
+        kept, due = await self._keep(clock, jumped)
+        count += kept
         await by_group(due, lambda window: window.tenant, self._try)
         return count + len(due) + await self.ender.run_once(now)
 
-    async def _keep(self, clock: DunningClock, jumped: bool) -> int:
-        """What needs nobody outside: windows that are over, new ones, messages that arrived."""
+    async def _keep(self, clock: DunningClock, jumped: bool) -> tuple[int, list[Window]]:
+        """What needs nobody outside: windows that are over, new ones, messages that arrived; and
+        what is due then. One transaction, since every commit of anybody wakes this worker."""
         async with self.rt.unit() as unit:
             if jumped:
                 await unit.tx.execute("dunning.look_now", now=unit.now)
@@ -104,7 +104,8 @@ class Dunner:
                     elapsed_s=clock.elapsed_s,
                     now=unit.now,
                 )
-        return len(over) + len(new) + len(told)
+            due = await unit.tx.fetch_all(Window, "dunning.due", now=unit.now, count=BATCH)
+        return len(over) + len(new) + len(told), due
 
     async def _close(self, unit: Unit, window: Window, outcome: str) -> None:
         if not await dunning.close(unit.tx, window.invoice_id, outcome, now=unit.now):

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import structlog
 
 from billing import found
 from billing.found import Found, feed
+from billing.paging import each_page
 from billing.ports import StripeGateway
 from billing.reconcile_rules import invoice_difference
 from billing.store import sweeps
@@ -61,13 +63,10 @@ class LongAbsence:
 
     async def _invoices(self, since: int) -> int:
         """Made since then, whatever became of them: those of ours that are other, or unknown."""
-        count, after = 0, None
-        while True:
-            page = await self.stripe.invoice_page(after, since=since)
+        count = 0
+        async for page in each_page(partial(self.stripe.invoice_page, since=since)):
             count += await self._invoice_page(page.rows, str(since))
-            after = page.after
-            if after is None:
-                return count
+        return count
 
     async def _invoice_page(self, views: Sequence[InvoiceView], key: str) -> int:
         async with self.rt.unit() as unit:

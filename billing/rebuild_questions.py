@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Final
 
 from billing.catch_up import whole_up_to
 from billing.errors import StripeMissing
 from billing.model import Invoice
+from billing.paging import each_page
 from billing.payments import WATCH_S
 from billing.ports import StripeGateway
 from billing.rails.issue import noted_in
@@ -66,14 +68,10 @@ class Questions:
         kept: dict[str, InvoiceView] = {}
         met: set[str] = set()
         for status, created in lists:
-            after: str | None = None
-            while True:
-                page = await self.stripe.invoice_page(after, status=status, since=created)
+            ask = partial(self.stripe.invoice_page, status=status, since=created)
+            async for page in each_page(ask):
                 met.update(view.id for view in page.rows)
                 kept |= {view.id: view for view in await self._unknown_invoices(page.rows)}
-                after = page.after
-                if after is None:
-                    break
         async with self.rt.unit() as unit:
             open_here = await unit.tx.fetch_all(Invoice, "reconcile.unended_here")
         for invoice in open_here:

@@ -67,9 +67,11 @@ class Reconciler:
                 report = await sweep.run()
             finally:
                 self._tally(sweep)
-            if not dry_run:
+            if dry_run:
+                await self.stuck.count()
+            else:
                 await self.stuck.run_once(self.rt.clock.now())
-            report.stuck = dict(await self.stuck.count())
+            report.stuck = dict(self.stuck.counts)
             return report
 
     async def subscriptions(self, visit: Visit) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Final, TypeAlias
 
 import structlog
@@ -17,6 +18,7 @@ import structlog
 from billing.errors import PurserError, StripeMissing
 from billing.found import INVOICE, SUBSCRIPTION, Found, feed
 from billing.model import Invoice
+from billing.paging import each_page
 from billing.plans import Catalogue
 from billing.ports import StripeGateway
 from billing.reconcile_rules import (
@@ -130,17 +132,12 @@ class Sweep:
         """The long list. `visit` sees every page before it is compared."""
         async with self.rt.unit() as unit:
             total = await unit.tx.scalar("reconcile.count_subscribed")
-        after = self.position.after
-        while True:
-            page = await self.stripe.subscription_page(after)
+        async for page in each_page(self.stripe.subscription_page, self.position.after):
             if visit is not None:
                 await visit(page.rows)
             await self._page(page.rows, page.after)
             self.report.subscriptions += len(page.rows)
             self.hear(Progress("subscriptions", self.report.subscriptions, int(total or 0)))
-            after = page.after
-            if after is None:
-                return
 
     async def _page(self, views: Sequence[SubscriptionView], after: str | None) -> None:
         async with self.rt.unit() as unit:
@@ -246,16 +243,12 @@ class Sweep:
         """Drafts before open ones: one that is finalized meanwhile is met at least once."""
         met: set[str] = set()
         for status in STATUSES:
-            after: str | None = None
-            while True:
-                page = await self.stripe.invoice_page(after, status=status)
+            ask = partial(self.stripe.invoice_page, status=status)
+            async for page in each_page(ask):
                 met.update(view.id for view in page.rows)
                 await self._invoice_page(page.rows)
                 self.report.invoices += len(page.rows)
                 self.hear(Progress("open invoices", self.report.invoices, 0))
-                after = page.after
-                if after is None:
-                    break
         await self._open_here(met)
 
     async def _invoice_page(self, views: Sequence[InvoiceView]) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from billing.errors import PurserError
 from billing.model import Invoice
 from billing.ports import StripeGateway
 from billing.refunds import FINAL, Refund, RefundWay
@@ -118,23 +117,12 @@ class RefundMemory:
             refund.operation_id,
             refund.note_operation_id,
         )
-        async with self.rt.unit() as unit:
-            operation = await operations.begin(unit.tx, self.rt, "note_refund", refund.id)
-        try:
+        async with operations.absolute(self.rt, "note_refund", refund.id, result="called") as op:
             await self.stripe.annotate_invoice(
-                operation.id,
+                op.id,
                 refund.invoice_id,
                 {_key(refund): ":".join(str(value) for value in values)},
             )
-        except PurserError:
-            # Noting twice is harmless; a key that replays a 500 would block the refund.
-            await self._finish(operation.id, "unclear")
-            raise
-        await self._finish(operation.id, "noted")
-
-    async def _finish(self, operation_id: str, result: str) -> None:
-        async with self.rt.unit() as unit:
-            await operations.finish(unit.tx, operation_id, result, now=unit.now)
 
 
 def _key(refund: Refund) -> str:

@@ -181,11 +181,9 @@ class Placer:
 
     async def _unmark(self, money: Settlement, view: InvoiceView) -> None:
         """Our note on an invoice that somebody else paid: it must not say that this money did."""
-        async with self.rt.unit() as unit:
-            operation = await operations.begin(unit.tx, self.rt, "unnote_payer", money.payment_hash)
-        await self.stripe.annotate_invoice(operation.id, view.id, without_note(money, view))
-        async with self.rt.unit() as unit:
-            await operations.finish(unit.tx, operation.id, "called", now=unit.now)
+        subject = money.payment_hash
+        async with operations.absolute(self.rt, "unnote_payer", subject, result="called") as op:
+            await self.stripe.annotate_invoice(op.id, view.id, without_note(money, view))
 
     async def _aim_anew(self, money: Settlement, target: InvoiceView) -> None:
         async with self.rt.unit() as unit:

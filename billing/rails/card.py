@@ -70,15 +70,10 @@ class CardRail:
         sees the other's note, as with payment requests, and does nothing (M1, M4)."""
         async with self.rt.unit() as unit:
             pay = await operations.begin(unit.tx, self.rt, PAY_CARD, invoice.id)
-            note = await operations.begin(unit.tx, self.rt, "note_card", invoice.id)
-        try:
+        async with operations.absolute(self.rt, "note_card", invoice.id, result="over") as note:
             view = await self.stripe.annotate_invoice(
                 note.id, invoice.id, metadata_of_card(pay.id, at=note.created_at)
             )
-        finally:
-            # Noting twice is harmless, and a key that replays a 500 would block the card.
-            async with self.rt.unit() as unit:
-                await operations.finish(unit.tx, note.id, "over", now=unit.now)
         async with self.rt.unit() as unit:
             requests = await payments.requests_of(unit.tx, invoice.id)
             others = await foreign_cards(unit.tx, invoice.id, view.metadata)

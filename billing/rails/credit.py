@@ -13,7 +13,7 @@ out of band; whatever the invoice did not take goes back to the balance.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from billing import invoices as effects
@@ -94,7 +94,7 @@ class CreditRail:
     # --- prepared ---------------------------------------------------------------------------------
 
     async def _debit(self, spend: CreditSpend) -> None:
-        await self._note(spend, "note_credit", note_of(spend.id, spend.amount_minor))
+        await self._note(spend)
         try:
             balance_minor = await self.stripe.debit_customer(
                 spend.id,
@@ -138,16 +138,13 @@ class CreditRail:
                     why=error.what[:240],
                 )
 
-    async def _note(self, spend: CreditSpend, kind: str, metadata: Mapping[str, str]) -> None:
-        async with self.rt.unit() as unit:
-            note = await operations.begin(unit.tx, self.rt, kind, spend.id)
-        try:
-            await self.stripe.annotate_invoice(note.id, spend.invoice_id, metadata)
-        except StripeRejected:
-            # An invoice that takes no note any more: what it shows decides, not the note.
-            pass
-        async with self.rt.unit() as unit:
-            await operations.finish(unit.tx, note.id, "over", now=unit.now)
+    async def _note(self, spend: CreditSpend) -> None:
+        # An invoice that takes no note any more: what it shows decides, not the note.
+        with suppress(StripeRejected):
+            async with operations.absolute(self.rt, "note_credit", spend.id, result="over") as op:
+                await self.stripe.annotate_invoice(
+                    op.id, spend.invoice_id, note_of(spend.id, spend.amount_minor)
+                )
 
     # --- debited ----------------------------------------------------------------------------------
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -51,6 +53,22 @@ async def begin(tx: Tx, rt: Runtime, kind: str, subject: str) -> Operation:
         "operations.insert", id=operation.id, kind=kind, subject=subject, created_at=now
     )
     return operation
+
+
+@asynccontextmanager
+async def absolute(
+    rt: Runtime, kind: str, subject: str, *, result: str
+) -> AsyncIterator[Operation]:
+    """For a write that says an absolute value, such as a note or a flag: its key ends with the call
+    whatever came of it. To say it again under a new key is harmless, while a key that replays a 500
+    would block what waits for it (M11)."""
+    async with rt.unit() as unit:
+        operation = await begin(unit.tx, rt, kind, subject)
+    try:
+        yield operation
+    finally:
+        async with rt.unit() as unit:
+            await finish(unit.tx, operation.id, result, now=unit.now)
 
 
 async def begin_named(tx: Tx, operation_id: str, kind: str, subject: str, *, now: int) -> None:
