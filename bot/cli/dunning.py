@@ -8,20 +8,20 @@ from typing import Annotated
 import typer
 
 from bot import queries
+from bot.cli.asking import ask, show
 from bot.cli.common import (
     ConfigOption,
     Exit,
     JsonOption,
     fail,
     load,
-    print_facts,
     print_json,
     print_rows,
     run_async,
     when,
 )
 from bot.config import Config
-from bot.control import Json, RemoteOperator
+from bot.control import Json
 
 dunning_app = typer.Typer(
     help="Unpaid invoices, how far each is and what comes next; `pause`, `resume`, `proceed`.",
@@ -102,19 +102,10 @@ def _change(
 ) -> None:
     if not reason.strip():
         fail("a reason is needed", Exit.USAGE)
-    done = run_async(_ask(config, what, invoice, days, reason))
-    if as_json:
-        print_json(done)
-    else:
-        print_facts(done)
-
-
-async def _ask(
-    config: Config, what: str, invoice: str | None, days: int | None, reason: str
-) -> Json:
-    from bot.control_local import open_operator
-
-    async with open_operator(config) as operator:
-        done = await operator.dunning(what, invoice=invoice, days=days, reason=reason)
-    is_running = isinstance(operator, RemoteOperator)
-    return done | {"next": "the bot acts on it" if is_running else "the bot acts at its next start"}
+    done = run_async(
+        ask(
+            config,
+            lambda operator: operator.dunning(what, invoice=invoice, days=days, reason=reason),
+        )
+    )
+    show(done, as_json)

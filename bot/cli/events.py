@@ -9,20 +9,17 @@ from typing import Annotated, Final
 import typer
 
 from bot.cli import tables
+from bot.cli.asking import ask, show
 from bot.cli.common import (
     ConfigOption,
     Exit,
     JsonOption,
     fail,
     load,
-    print_facts,
-    print_json,
     run_async,
 )
 from bot.cli.tables import LimitOption
 from bot.clock import SystemClock
-from bot.config import Config
-from bot.control import Json, RemoteOperator
 
 UNITS_S: Final = {"m": 60, "h": 3600, "d": 86_400}
 
@@ -82,23 +79,14 @@ def replay(
     if bool(event_ids) == (since is not None):
         fail("name events, or a time with --since", Exit.USAGE)
     at = None if since is None else _time(since, SystemClock().now())
-    done = run_async(_replay(load(config), event_ids or [], at, failed))
-    if as_json:
-        print_json(done)
-    else:
-        print_facts(done)
-
-
-async def _replay(
-    config: Config, event_ids: list[str], since: int | None, only_failed: bool
-) -> Json:
-    from bot.control_local import open_operator
-
-    async with open_operator(config) as operator:
-        done = await operator.replay_events(event_ids, since=since, only_failed=only_failed)
-    is_running = isinstance(operator, RemoteOperator)
-    next_step = "the bot handles them" if is_running else "the bot handles them at its next start"
-    return done | {"next": next_step}
+    done = run_async(
+        ask(
+            load(config),
+            lambda operator: operator.replay_events(event_ids or [], since=at, only_failed=failed),
+            then=("the bot handles them", "the bot handles them at its next start"),
+        )
+    )
+    show(done, as_json)
 
 
 def _time(text: str, now: int) -> int:

@@ -7,19 +7,16 @@ from typing import Annotated
 import typer
 
 from bot.cli import tables
+from bot.cli.asking import ask, show
 from bot.cli.common import (
     ConfigOption,
     Exit,
     JsonOption,
     fail,
     load,
-    print_facts,
-    print_json,
     run_async,
 )
 from bot.cli.tables import LimitOption, TenantOption
-from bot.config import Config
-from bot.control import Json, RemoteOperator
 
 payments_app = typer.Typer(
     help="Payment requests and attempts, newest first; `resolve` decides one.",
@@ -64,17 +61,7 @@ def resolve(
     """
     if verdict is None:
         fail("say --settled or --dead", Exit.USAGE)
-    done = run_async(_resolve(load(config), thing, verdict, reason))
-    if as_json:
-        print_json(done)
-    else:
-        print_facts(done)
-
-
-async def _resolve(config: Config, thing: str, settled: bool, reason: str) -> Json:
-    from bot.control_local import open_operator
-
-    async with open_operator(config) as operator:
-        done = await operator.resolve(thing, settled=settled, reason=reason)
-    is_running = isinstance(operator, RemoteOperator)
-    return done | {"next": "the bot acts on it" if is_running else "the bot acts at its next start"}
+    done = run_async(
+        ask(load(config), lambda operator: operator.resolve(thing, settled=verdict, reason=reason))
+    )
+    show(done, as_json)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 import typer
 
+from bot.cli.asking import ask, show
 from bot.cli.common import (
     ConfigOption,
     Exit,
     JsonOption,
     fail,
     load,
-    print_facts,
-    print_json,
     run_async,
 )
-from bot.config import Config
-from bot.control import Json, Operator, RemoteOperator
+from bot.control import Json, Operator
 from bot.nostr.nip19 import Nip19Error, parse_pubkey
 
 ReasonOption = Annotated[
@@ -58,12 +55,12 @@ def refund(
     if resolve is not None and (resolve not in ("paid", "failed") or amount or to):
         fail("--resolve is paid or failed, and stands alone with --reason", Exit.USAGE)
 
-    async def ask(operator: Operator) -> Json:
+    async def question(operator: Operator) -> Json:
         if resolve is not None:
             return await operator.decide_refund(thing, paid=resolve == "paid", reason=reason)
         return await operator.refund(thing, amount=amount, to=to, reason=reason, again=again)
 
-    _show(run_async(_ask(load(config), ask)), as_json)
+    show(run_async(ask(load(config), question)), as_json)
 
 
 def credit(
@@ -83,12 +80,12 @@ def credit(
     except Nip19Error as error:
         fail(str(error), Exit.USAGE)
 
-    async def ask(operator: Operator) -> Json:
+    async def question(operator: Operator) -> Json:
         return await operator.credit(
             pubkey, amount=amount, currency=currency, reason=reason, again=again
         )
 
-    _show(run_async(_ask(load(config), ask)), as_json)
+    show(run_async(ask(load(config), question)), as_json)
 
 
 books_app = typer.Typer(help="The books: what only an operator may put right.")
@@ -110,22 +107,6 @@ def adopt(
         pubkey = parse_pubkey(tenant)
     except Nip19Error as error:
         fail(str(error), Exit.USAGE)
-    made = run_async(_ask(load(config), lambda o: o.adopt_balance(pubkey, reason=reason)))
+    made = run_async(ask(load(config), lambda o: o.adopt_balance(pubkey, reason=reason)))
     made.pop("next", None)
-    _show(made, as_json)
-
-
-async def _ask(config: Config, ask: Callable[[Operator], Awaitable[Json]]) -> Json:
-    from bot.control_local import open_operator
-
-    async with open_operator(config) as operator:
-        done = await ask(operator)
-    is_running = isinstance(operator, RemoteOperator)
-    return done | {"next": "the bot acts on it" if is_running else "the bot acts at its next start"}
-
-
-def _show(done: Json, as_json: bool) -> None:
-    if as_json:
-        print_json(done)
-    else:
-        print_facts(done)
+    show(made, as_json)

@@ -103,26 +103,24 @@ def remind(f: Facts) -> str:
     )
 
 
-def limit(f: Facts) -> str:
-    """Limited now."""
+def _cut(f: Facts, done: str, back: str) -> str:
     verb = "is" if len(f["relays"]) == 1 else "are"
     return _join(
-        f"{names(f['relays'])} {verb} limited now: {_what(f)}, due since {date(f['due_at'])}, is "
-        "not paid. Paying brings everything back within a minute.",
+        f"{names(f['relays'])} {verb} {done} now: {_what(f)}, due since {date(f['due_at'])}, is "
+        f"not paid. {back} everything back within a minute.",
         coming(f["coming"], f["relays"]),
         _how(f),
     )
+
+
+def limit(f: Facts) -> str:
+    """Limited now."""
+    return _cut(f, "limited", "Paying brings")
 
 
 def stop(f: Facts) -> str:
     """Off now."""
-    verb = "is" if len(f["relays"]) == 1 else "are"
-    return _join(
-        f"{names(f['relays'])} {verb} stopped now: {_what(f)}, due since {date(f['due_at'])}, is "
-        "not paid. Nothing is deleted; paying brings everything back within a minute.",
-        coming(f["coming"], f["relays"]),
-        _how(f),
-    )
+    return _cut(f, "stopped", "Nothing is deleted; paying brings")
 
 
 def end(f: Facts) -> str:

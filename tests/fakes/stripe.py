@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
-from billing.errors import CardDeclined, StripeMissing, StripeRejected, StripeUnavailable
-from billing.ports import Clock
+from billing.errors import CardDeclined, StripeUnavailable
 from billing.views import (
     AccountView,
     CardProgress,
@@ -23,7 +21,6 @@ from billing.views import (
 )
 from tests.fakes.stripe_books import (
     HOUR_S,
-    Books,
     Card,
     Customer,
     Invoice,
@@ -33,91 +30,24 @@ from tests.fakes.stripe_books import (
     add_month,
     amounts,
 )
+from tests.fakes.stripe_calls import rejected
 from tests.fakes.stripe_cards import FakeCards
 from tests.fakes.stripe_refunds import FakeRefunds
 
 T = TypeVar("T")
 EVENTS_KEPT_S = 30 * 86400
-Hook = Callable[[str, Mapping[str, Any]], "Awaitable[None] | None"]
-
-
-def _nothing(name: str, arguments: Mapping[str, Any]) -> None:
-    return None
-
-
-def rejected(subject: str, what: str, code: str | None = None) -> StripeRejected:
-    return StripeRejected(subject, what, status=400, code=code, request_id="req_fake")
 
 
 class FakeStripe(FakeRefunds, FakeCards):
-    """Implements `billing.ports.StripeGateway`; billing time comes from the clock.
-
-    `before(name, arguments)` and `after(…)` are called around every call and may raise (a lost
-    request, a lost reply) or await (a slow one). `calls` records what got through, in order.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self.books = Books(clock.billing_now())
-        self.before: Hook = _nothing
-        self.after: Hook = _nothing
-        self.calls: list[tuple[str, Mapping[str, Any]]] = []
-        self._done: dict[str, tuple[str, object, Any]] = {}
-        FakeRefunds.__init__(self)
-        FakeCards.__init__(self)
+    """Implements `billing.ports.StripeGateway`."""
 
     def set_card(self, customer_id: str, card: Card) -> None:
         """Give a customer a default card that behaves like this."""
         customer = self.books.customers[customer_id]
         customer.card, customer.default_method = card, None
 
-    async def _call(self, name: str, arguments: Mapping[str, Any], body: Callable[[], T]) -> T:
-        await _run(self.before, name, arguments)
-        self.books.run_to(self._clock.billing_now())
-        self.calls.append((name, arguments))
-        result = body()
-        await _run(self.after, name, arguments)
-        return result
-
-    async def _write(
-        self, name: str, key: str, arguments: Mapping[str, Any], body: Callable[[], T]
-    ) -> T:
-        if not key.strip():
-            raise ValueError("every write to Stripe has a stored operation id (M11)")
-
-        def once() -> T:
-            known = self._done.get(key)
-            if known is not None:
-                if known[:2] != (name, arguments):
-                    raise rejected(key, "key used with other parameters", "idempotency_error")
-                if isinstance(known[2], Exception):
-                    raise known[2]
-                return known[2]  # type: ignore[no-any-return]
-            try:
-                result = body()
-            except StripeRejected as refusal:
-                self._done[key] = (name, arguments, refusal)
-                raise
-            self._done[key] = (name, arguments, result)
-            return result
-
-        return await self._call(name, {"operation_id": key, **arguments}, once)
-
-    def _find(self, table: Mapping[str, T], subject: str) -> T:
-        if subject not in table:
-            raise StripeMissing(
-                subject, "no such object", status=404, code="resource_missing", request_id="r"
-            )
-        return table[subject]
-
-    def _customer(self, customer_id: str) -> Customer:
-        return self._find(self.books.customers, customer_id)
-
     def _subscription(self, subscription_id: str) -> Subscription:
         return self._find(self.books.subscriptions, subscription_id)
-
-    def _invoice(self, invoice_id: str) -> Invoice:
-        return self._find(self.books.invoices, invoice_id)
 
     def _price(self, price_id: str) -> Price:
         return self._find({price.id: price for price in self.books.prices}, price_id)
@@ -638,9 +568,3 @@ def _age(name: str) -> tuple[int, str]:
 def _needs(invoice: Invoice, *statuses: str) -> None:
     if invoice.status not in statuses:
         raise rejected(invoice.id, f"this invoice is {invoice.status}")
-
-
-async def _run(hook: Hook, name: str, arguments: Mapping[str, Any]) -> None:
-    result = hook(name, arguments)
-    if inspect.isawaitable(result):
-        await result

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
 
-from billing.errors import StripeMissing, StripeRejected
+from billing.errors import StripeMissing
+from billing.ports import Clock
 from billing.views import CardPage, CheckoutView, CustomerView, PaymentMethodView
-from tests.fakes.stripe_books import DAY_S, Books, Card, Customer
-
-T = TypeVar("T")
-
-
-def _rejected(subject: str, what: str, code: str | None = None) -> StripeRejected:
-    return StripeRejected(subject, what, status=400, code=code, request_id="req_fake")
+from tests.fakes.stripe_books import DAY_S, Card, Customer
+from tests.fakes.stripe_calls import FakeCalls, rejected
 
 
 @dataclass
@@ -28,24 +23,13 @@ class Page:
     left: str | None = None
 
 
-class FakeCards:
-    """A mixin of `FakeStripe`. `has_portal`: whether the operator has set one up."""
+class FakeCards(FakeCalls):
+    """A part of `FakeStripe`. `has_portal`: whether the operator has set one up."""
 
-    books: Books
     has_portal = True
 
-    async def _call(self, name: str, arguments: Mapping[str, Any], body: Callable[[], T]) -> T:
-        raise NotImplementedError
-
-    async def _write(
-        self, name: str, key: str, arguments: Mapping[str, Any], body: Callable[[], T]
-    ) -> T:
-        raise NotImplementedError
-
-    def _customer(self, customer_id: str) -> Customer:
-        raise NotImplementedError
-
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
         self.methods: dict[str, PaymentMethodView] = {}
         self.behaviours: dict[str, Card] = {}
         self.pages: dict[str, Page] = {}
@@ -84,7 +68,7 @@ class FakeCards:
         default too."""
         page = self.pages[session_id]
         if page.left is not None or self.books.now >= (page.expires_at or 1 << 62):
-            raise _rejected(session_id, "this page has expired or was used")
+            raise rejected(session_id, "this page has expired or was used")
         page.left = self.attach(page.customer.id, card)
         if page.is_checkout:
             body = {"id": session_id, "object": "checkout.session", "customer": page.customer.id}
@@ -104,11 +88,7 @@ class FakeCards:
             if customer.card != "none" and method_id == f"pm_{customer.id}":
                 # One that `set_card` gave it.
                 return PaymentMethodView(method_id, customer.id, "card", "visa", "4242", 12, 2040)
-        if method_id not in self.methods:
-            raise StripeMissing(
-                method_id, "no such method", status=404, code="resource_missing", request_id="r"
-            )
-        return self.methods[method_id]
+        return self._find(self.methods, method_id)
 
     async def payment_method(self, method_id: str) -> PaymentMethodView:
         return await self._call(
@@ -128,7 +108,7 @@ class FakeCards:
         def body() -> CustomerView:
             customer = self._customer(customer_id)
             if customer.deleted or self._method(method_id).customer_id != customer_id:
-                raise _rejected(customer_id, "not this customer's", "resource_missing")
+                raise rejected(customer_id, "not this customer's", "resource_missing")
             self.make_default(customer_id, method_id)
             return customer.view()
 
@@ -138,7 +118,7 @@ class FakeCards:
     def _page(self, customer_id: str, prefix: str, *, is_checkout: bool) -> CardPage:
         customer = self._customer(customer_id)
         if customer.deleted:
-            raise _rejected(customer_id, "no such customer", "resource_missing")
+            raise rejected(customer_id, "no such customer", "resource_missing")
         ends_at = self.books.now + DAY_S if is_checkout else None
         page = Page(self.books.new_id(prefix), customer, is_checkout, ends_at)
         self.pages[page.id] = page
@@ -149,7 +129,7 @@ class FakeCards:
     ) -> CardPage:
         def body() -> CardPage:
             if not self.has_portal:
-                raise _rejected(customer_id, "no portal configuration")
+                raise rejected(customer_id, "no portal configuration")
             return self._page(customer_id, "bps", is_checkout=False)
 
         arguments = {"customer_id": customer_id, "return_url": return_url}

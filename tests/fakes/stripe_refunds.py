@@ -2,52 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
 
-from billing.errors import StripeMissing, StripeRejected
+from billing.ports import Clock
 from billing.refund_ports import NotePart
 from billing.views import CreditNoteView, DisputeView, RefundView, Trace, TraceKind
-from tests.fakes.stripe_books import Books, Invoice
-
-T = TypeVar("T")
-
-
-def _rejected(subject: str, what: str, code: str | None = None) -> StripeRejected:
-    return StripeRejected(subject, what, status=400, code=code, request_id="req_fake")
+from tests.fakes.stripe_books import Invoice
+from tests.fakes.stripe_calls import FakeCalls, rejected
 
 
-class FakeRefunds:
-    """A mixin of `FakeStripe`. `refund_status` is what new refunds are born with; `settle_refund`
+class FakeRefunds(FakeCalls):
+    """A part of `FakeStripe`. `refund_status` is what new refunds are born with; `settle_refund`
     changes one later. `made_in_dashboard` is a refund that no operation of ours made."""
 
-    books: Books
     refund_status = "succeeded"
 
-    async def _call(self, name: str, arguments: Mapping[str, Any], body: Callable[[], T]) -> T:
-        raise NotImplementedError
-
-    async def _write(
-        self, name: str, key: str, arguments: Mapping[str, Any], body: Callable[[], T]
-    ) -> T:
-        raise NotImplementedError
-
-    def _invoice(self, invoice_id: str) -> Invoice:
-        raise NotImplementedError
-
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
         self.refunds: dict[str, RefundView] = {}
         self.notes: dict[str, CreditNoteView] = {}
         self.disputes: dict[str, DisputeView] = {}
         self.made_at: dict[str, int] = {}
-
-    def _pick(self, table: Mapping[str, T], subject: str) -> T:
-        if subject not in table:
-            raise StripeMissing(
-                subject, "no such object", status=404, code="resource_missing", request_id="r"
-            )
-        return table[subject]
 
     # --- what a person does at Stripe ---------------------------------------------------------
 
@@ -99,7 +75,7 @@ class FakeRefunds:
         carded = invoice.paid - invoice.off_stripe
         if not 0 < amount_minor <= carded - done:
             code = "charge_already_refunded" if done else None
-            raise _rejected(invoice.id, "more than the card paid", code)
+            raise rejected(invoice.id, "more than the card paid", code)
         view = RefundView(
             id=self.books.new_id("re"),
             amount_minor=amount_minor,
@@ -140,7 +116,7 @@ class FakeRefunds:
                     return known
             invoice = self._invoice(invoice_id)
             if invoice.paid <= invoice.off_stripe:
-                raise _rejected(invoice_id, "no card payment", "no_card_payment")
+                raise rejected(invoice_id, "no card payment", "no_card_payment")
             return self._refund(invoice, amount_minor, operation_id)
 
         arguments = {"invoice_id": invoice_id, "amount_minor": amount_minor}
@@ -148,7 +124,7 @@ class FakeRefunds:
 
     async def refund(self, refund_id: str) -> RefundView:
         return await self._call(
-            "refund", {"refund_id": refund_id}, lambda: self._pick(self.refunds, refund_id)
+            "refund", {"refund_id": refund_id}, lambda: self._find(self.refunds, refund_id)
         )
 
     async def credit_notes_of(self, invoice_id: str) -> Sequence[CreditNoteView]:
@@ -159,7 +135,7 @@ class FakeRefunds:
 
     async def credit_note(self, note_id: str) -> CreditNoteView:
         return await self._call(
-            "credit_note", {"note_id": note_id}, lambda: self._pick(self.notes, note_id)
+            "credit_note", {"note_id": note_id}, lambda: self._find(self.notes, note_id)
         )
 
     async def create_credit_note(
@@ -180,13 +156,13 @@ class FakeRefunds:
             invoice = self._invoice(invoice_id)
             gone = sum(n.amount_minor for n in self.notes.values() if n.invoice_id == invoice_id)
             if invoice.status != "paid":
-                raise _rejected(invoice_id, f"this invoice is {invoice.status}")
+                raise rejected(invoice_id, f"this invoice is {invoice.status}")
             if not 0 < amount_minor <= invoice.total - gone:
-                raise _rejected(invoice_id, "more than the invoice has left")
+                raise rejected(invoice_id, "more than the invoice has left")
             if refund_id is not None:
-                self._pick(self.refunds, refund_id)
+                self._find(self.refunds, refund_id)
                 if any(refund_id in n.refund_ids for n in self.notes.values()):
-                    raise _rejected(invoice_id, "this refund stands in a credit note")
+                    raise rejected(invoice_id, "this refund stands in a credit note")
             if part == "credit":
                 invoice.customer.balance_minor -= amount_minor
             note = CreditNoteView(
@@ -222,5 +198,5 @@ class FakeRefunds:
 
     async def dispute(self, dispute_id: str) -> DisputeView:
         return await self._call(
-            "dispute", {"dispute_id": dispute_id}, lambda: self._pick(self.disputes, dispute_id)
+            "dispute", {"dispute_id": dispute_id}, lambda: self._find(self.disputes, dispute_id)
         )

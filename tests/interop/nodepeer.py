@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from tests.required import missing
+
 NODE_DIR = Path(__file__).parent / "node"
-REQUIRE = "PURSER_REQUIRE_PEERS"
 TIME_LIMIT_S = 60.0
 """A script takes a second; on a machine busy with other tests, some."""
 
@@ -22,10 +22,10 @@ def require_node() -> str:
     without the npm packages."""
     node = shutil.which("node")
     if node is None:
-        _missing("there is no Node.js on this machine")
-    elif not (NODE_DIR / "node_modules" / "nostr-tools").is_dir():
-        _missing("the npm peers are not installed: npm ci --prefix tests/interop/node")
-    return str(node)
+        missing("there is no Node.js on this machine")
+    if not (NODE_DIR / "node_modules" / "nostr-tools").is_dir():
+        missing("the npm peers are not installed: npm ci --prefix tests/interop/node")
+    return node
 
 
 def run_node(script: str, *args: str, stdin: Any = None) -> Any:
@@ -43,9 +43,3 @@ def run_node(script: str, *args: str, stdin: Any = None) -> Any:
     if done.returncode != 0:
         pytest.fail(f"{script} ended with {done.returncode}: {done.stderr[-2000:]}")
     return json.loads(done.stdout)
-
-
-def _missing(reason: str) -> None:
-    if os.environ.get(REQUIRE) == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)

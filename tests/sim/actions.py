@@ -20,6 +20,16 @@ def _tenant(world: SimWorld) -> str:
     return world.rng.choice(world.tenants)
 
 
+def _relay_of(world: SimWorld, tenant: str, which: str = "TRUE") -> str | None:
+    """The name of one of the tenant's living relays, of those that are `which`."""
+    rows = world.connection.execute(
+        f"SELECT name FROM hosted_relays WHERE tenant = ? AND state <> 'ended' AND ({which}) "
+        "ORDER BY id",
+        (tenant,),
+    ).fetchall()
+    return world.rng.choice(rows)[0] if rows else None
+
+
 # --- tenants ------------------------------------------------------------------------------------
 
 
@@ -31,24 +41,15 @@ def order(world: SimWorld) -> None:
 
 def stop(world: SimWorld) -> None:
     tenant = _tenant(world)
-    rows = world.connection.execute(
-        "SELECT name FROM hosted_relays WHERE tenant = ? AND state <> 'ended' ORDER BY id",
-        (tenant,),
-    ).fetchall()
-    if rows:
-        name = world.rng.choice(rows)[0]
+    if name := _relay_of(world, tenant):
         world.command(tenant, "stop", lambda bot, c: bot.orders.stop(c, name, confirmed=True))
 
 
 def change_plan(world: SimWorld) -> None:
     """A tenant asks what another plan costs; who likes the offer confirms it (`on_message`)."""
     tenant = _tenant(world)
-    rows = world.connection.execute(
-        "SELECT name FROM hosted_relays WHERE tenant = ? AND state <> 'ended' ORDER BY id",
-        (tenant,),
-    ).fetchall()
-    if rows:
-        name, plan = world.rng.choice(rows)[0], world.rng.choice(("basic", "pro", "pro"))
+    if name := _relay_of(world, tenant):
+        plan = world.rng.choice(("basic", "pro", "pro"))
         world.count("plan_asked")
         world.command(tenant, f"plan {plan}", lambda bot, c: bot.plan_desk.ask(c, name, plan))
 
@@ -56,13 +57,7 @@ def change_plan(world: SimWorld) -> None:
 def resume(world: SimWorld) -> None:
     """A tenant keeps a relay that is being stopped, or orders one again that lapsed."""
     tenant = _tenant(world)
-    rows = world.connection.execute(
-        "SELECT name FROM hosted_relays WHERE tenant = ? AND state <> 'ended' "
-        "AND (stop_requested_at IS NOT NULL OR lapses_at IS NOT NULL) ORDER BY id",
-        (tenant,),
-    ).fetchall()
-    if rows:
-        name = world.rng.choice(rows)[0]
+    if name := _relay_of(world, tenant, "stop_requested_at IS NOT NULL OR lapses_at IS NOT NULL"):
         world.count("resumed")
         world.command(tenant, "resume", lambda bot, c: bot.resumes.resume(c, name))
 

@@ -43,6 +43,13 @@ BEHAVIOURS = (
 )
 
 
+def sealed(world: SimWorld, bolt11: str, now: int, expiration: int) -> SealedRequest:
+    """A signed pay request, as its text and the hash of that."""
+    content = f"{bolt11} {now} {world.next_number()}"
+    event_id = hashlib.sha256(content.encode()).hexdigest()
+    return SealedRequest(event_id, content, "pay_invoice", "nip44_v2", now, expiration)
+
+
 class OutsidePayer:
     """One tenant's wallet."""
 
@@ -191,9 +198,7 @@ class LifePayer:
         return None
 
     def prepare_pay(self, bolt11: str, *, now: int, expiration: int) -> SealedRequest:
-        content = f"{bolt11} {now} {self.world.next_number()}"
-        event_id = hashlib.sha256(content.encode()).hexdigest()
-        return SealedRequest(event_id, content, "pay_invoice", "nip44_v2", now, expiration)
+        return sealed(self.world, bolt11, now, expiration)
 
     async def publish_pay(
         self, request: SealedRequest, *, permit: Callable[[], bool]

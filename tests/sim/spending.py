@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tests.sim.life import Life
+from tests.sim.payers import sealed
 from wallet.bolt11 import Bolt11
 from wallet.outcome import PayOutcome, Refused, Settled, Unknown
 from wallet.ports import (
@@ -140,9 +141,7 @@ class LifeSpender:
         return answer
 
     def prepare_pay(self, bolt11: str, *, now: int, expiration: int) -> SealedRequest:
-        content = f"{bolt11} {now} {self.world.next_number()}"
-        event_id = hashlib.sha256(content.encode()).hexdigest()
-        return SealedRequest(event_id, content, "pay_invoice", "nip44_v2", now, expiration)
+        return sealed(self.world, bolt11, now, expiration)
 
     async def publish_pay(
         self, request: SealedRequest, *, permit: Callable[[], bool]
