@@ -142,21 +142,21 @@ class Window:
     tenant: str
     due_at: int
     opened_at: int
-    day: int | None
-    message_key: str | None
-    taken_at: int | None
-    told_at: int | None
-    told_clock: int | None
-    extra_s: int
-    pause_clock: int | None
-    pause_s: int
-    promised_at: int | None
-    waits_for: str | None
-    waits_since: int | None
-    next_look_at: int | None
-    closed_at: int | None
-    outcome: str | None
-    end_subscription_id: str | None
+    day: int | None = None
+    message_key: str | None = None
+    taken_at: int | None = None
+    told_at: int | None = None
+    told_clock: int | None = None
+    extra_s: int = 0
+    pause_clock: int | None = None
+    pause_s: int = 0
+    promised_at: int | None = None
+    waits_for: str | None = None
+    waits_since: int | None = None
+    next_look_at: int | None = None
+    closed_at: int | None = None
+    outcome: str | None = None
+    end_subscription_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

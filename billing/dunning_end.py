@@ -28,14 +28,7 @@ async def end(unit: Unit, invoice: Invoice, relays: list[HostedRelay]) -> None:
     """In the transaction of the last step. Other unpaid invoices that carry nothing any more are
     written off with it; collection voids each once its payment requests are dead."""
     for relay in relays:
-        if await tenants.move_relay(unit.tx, relay, RelayState.ENDED, now=unit.now):
-            await unit.record(
-                "relay.ended",
-                tenant=relay.tenant,
-                subject=relay.id,
-                because="unpaid",
-                invoice=invoice.id,
-            )
+        await tenants.move(unit, relay, RelayState.ENDED, because="unpaid", invoice=invoice.id)
     for window in await dunning.open_of_tenant(unit.tx, invoice.tenant):
         left = [
             relay

@@ -204,7 +204,7 @@ class Dunner:
             clock=await dunning.clock(unit.tx),
             billing_now=unit.billing_now,
             status=invoice.status,
-            relays_left=any(_is_within_reach(relay) for relay in relays),
+            relays_left=any(relay.was_brought_up for relay in relays),
             is_claimed=is_claimed(requests),
             is_under_way=any(attempt.is_live for attempt in attempts),
             has_money_in_hand=await money_in_hand(unit, requests)
@@ -260,7 +260,7 @@ class Dunner:
         )
         if not taken:
             return
-        relays = [r for r in await invoices.relays_of(unit.tx, invoice_id) if _is_within_reach(r)]
+        relays = [r for r in await invoices.relays_of(unit.tx, invoice_id) if r.was_brought_up]
         await unit.record(
             f"dunning.{step.action.value}",
             tenant=invoice.tenant,
@@ -282,14 +282,7 @@ class Dunner:
         wanted, to_state = MOVES[step.action]
         for relay in relays:
             if relay.state in wanted:
-                await tenants.move_relay(unit.tx, relay, to_state, now=unit.now)
-                await unit.record(
-                    f"relay.{to_state.value}",
-                    tenant=relay.tenant,
-                    subject=relay.id,
-                    was=relay.state.value,
-                    invoice=invoice.id,
-                )
+                await tenants.move(unit, relay, to_state, was=relay.state.value, invoice=invoice.id)
 
     async def _say(
         self,
@@ -327,17 +320,8 @@ class Dunner:
 
 async def _is_paid_since(unit: Unit, relays: list[HostedRelay]) -> bool:
     for relay in relays:
-        if _is_within_reach(relay):
+        if relay.was_brought_up:
             newest = (await invoices.of_relay(unit.tx, relay.id))[-1]
             if newest.status == "paid":
                 return True
     return False
-
-
-def _is_within_reach(relay: HostedRelay) -> bool:
-    """It was up, and has not ended: what is still being ordered expires by itself (M12)."""
-    return relay.activated_at is not None and relay.state in (
-        RelayState.ACTIVE,
-        RelayState.LIMITED,
-        RelayState.STOPPED,
-    )

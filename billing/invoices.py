@@ -223,15 +223,9 @@ async def _bring_up(unit: Unit, invoice: Invoice) -> list[HostedRelay]:
             relay = replace(relay, state=RelayState.PENDING_PAYMENT)
         if relay.state is not RelayState.PENDING_PAYMENT:
             continue
-        if await tenants.move_relay(unit.tx, relay, RelayState.ACTIVE, now=unit.now):
+        was = relay.state.value
+        if await tenants.move(unit, relay, RelayState.ACTIVE, was=was, invoice=invoice.id):
             brought.append(relay)
-            await unit.record(
-                "relay.active",
-                tenant=relay.tenant,
-                subject=relay.id,
-                was=relay.state.value,
-                invoice=invoice.id,
-            )
     return brought
 
 

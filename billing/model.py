@@ -129,6 +129,15 @@ class HostedRelay:
         )
 
     @property
+    def was_brought_up(self) -> bool:
+        """It was paid for and up, and has neither ended nor lapsed since."""
+        return self.activated_at is not None and self.state in (
+            RelayState.ACTIVE,
+            RelayState.LIMITED,
+            RelayState.STOPPED,
+        )
+
+    @property
     def is_lapsed(self) -> bool:
         """Nothing pays for it and nothing is ordered: it waits for its tenant's `resume`."""
         return self.state is RelayState.PENDING_PAYMENT and self.lapses_at is not None

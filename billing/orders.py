@@ -145,7 +145,7 @@ class Orders:
                 return
             tenant = await tenants.get(unit.tx, command.sender)
             assert tenant is not None
-            runs_on = _is_up(relay) and not self.catalogue.is_free(relay.plan)
+            runs_on = relay.was_brought_up and not self.catalogue.is_free(relay.plan)
             billed_with = await _billed_with(unit, relay)
             credited = await self._is_credited(unit, tenant, relay)
             stops_at = relay.stops_at or (tenant.period_end if runs_on else None)
@@ -175,7 +175,7 @@ class Orders:
             other
             for other in await tenants.relays_of(unit.tx, relay.tenant)
             if other.id != relay.id and not self.catalogue.is_free(other.plan)
-            if other.is_renewed or _is_up(other)
+            if other.is_renewed or other.was_brought_up
         ]
         is_due = tenant.period_end is not None and (
             tenant.period_end > unit.billing_now + lapses.LAST_HOUR_S
@@ -196,15 +196,6 @@ class Orders:
         await unit.record(
             "relay.stop_requested", tenant=command.sender, subject=relay.id, stops_at=stops_at
         )
-
-
-def _is_up(relay: HostedRelay) -> bool:
-    """It was paid for and has not ended or lapsed."""
-    return relay.activated_at is not None and relay.state in (
-        RelayState.ACTIVE,
-        RelayState.LIMITED,
-        RelayState.STOPPED,
-    )
 
 
 async def _billed_with(unit: Unit, relay: HostedRelay) -> list[str]:

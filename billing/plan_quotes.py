@@ -51,9 +51,7 @@ class Pricer:
         async with self.rt.unit() as unit:
             tenant = await tenants.get(unit.tx, change.tenant)
             relays = await tenants.relays_of(unit.tx, change.tenant)
-            live = {
-                c.relay_id: c for c in await plan_changes.live_of_tenant(unit.tx, change.tenant)
-            }
+            live = await plan_changes.live_by_relay(unit.tx, change.tenant)
         assert tenant is not None
         if tenant.subscription_id is None:
             return self._of_first(change)

@@ -41,13 +41,13 @@ class PlanWorker:
             wanted = await unit.tx.fetch_all(
                 PlanChange, "plan_changes.quotes_due", now=now, count=BATCH
             )
-        for change in wanted:
-            await self._quote(change)
-        async with self.rt.unit() as unit:
             over = await unit.tx.fetch_all(PlanChange, "plan_changes.offers_over", now=now)
             for change in over:
                 await plan_changes.end(unit.tx, change.id, PlanChangeState.EXPIRED, now=unit.now)
-        return len(wanted) + len(over) + await self._due()
+            due = await self._due(unit)
+        for change in wanted:
+            await self._quote(change)
+        return len(wanted) + len(over) + due
 
     # --- offers ----------------------------------------------------------------------------------
 
@@ -132,17 +132,16 @@ class PlanWorker:
 
     # --- what is due -----------------------------------------------------------------------------
 
-    async def _due(self) -> int:
+    async def _due(self, unit: Unit) -> int:
         count = 0
-        async with self.rt.unit() as unit:
-            for change in await unit.tx.fetch_all(
-                PlanChange, "plan_changes.due", billing_now=unit.billing_now
-            ):
-                if change.state is PlanChangeState.SCHEDULED:
-                    count += await plan_effects.apply(unit, change)
-                elif await _is_lost(unit, change):
-                    await plan_effects.give_up(unit, change, "it was not paid in time")
-                    count += 1
+        for change in await unit.tx.fetch_all(
+            PlanChange, "plan_changes.due", billing_now=unit.billing_now
+        ):
+            if change.state is PlanChangeState.SCHEDULED:
+                count += await plan_effects.apply(unit, change)
+            elif await _is_lost(unit, change):
+                await plan_effects.give_up(unit, change, "it was not paid in time")
+                count += 1
         return count
 
 

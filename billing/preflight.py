@@ -179,9 +179,7 @@ class Preflight:
             return _Need(0, currency, (), False)
         async with self.rt.unit() as unit:
             relays = await tenants.relays_of(unit.tx, tenant.pubkey)
-            live = {
-                c.relay_id: c for c in await plan_changes.live_of_tenant(unit.tx, tenant.pubkey)
-            }
+            live = await plan_changes.live_by_relay(unit.tx, tenant.pubkey)
         amounts: dict[str, list[int]] = {}
         for item in view.items:
             plan_id = plan_of_lookup_key(item.lookup_key)

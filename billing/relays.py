@@ -177,10 +177,9 @@ class RelayKeeper:
                     await lapses.lapse(unit, relay, self.catalogue, "order_expired")
 
     async def _end(self, unit: Unit, relay: HostedRelay, message: str) -> None:
-        if not await tenants.move_relay(unit.tx, relay, RelayState.ENDED, now=unit.now):
+        if not await tenants.move(unit, relay, RelayState.ENDED, because=message):
             return
         await plan_effects.drop_all(unit, relay, "the relay ended")
-        await unit.record("relay.ended", tenant=relay.tenant, subject=relay.id, because=message)
         await unit.say(
             f"relay:{relay.id}:ended:{relay.wanted_rev}",
             relay.tenant,

@@ -31,15 +31,9 @@ async def restore(unit: Unit, invoice_id: str, policy: Policy) -> list[HostedRel
         windows = [await _window_of(unit, invoice) for invoice in others]
         if not allows_relay(windows, policy):
             continue
-        if await tenants.move_relay(unit.tx, relay, RelayState.ACTIVE, now=unit.now):
+        was = relay.state.value
+        if await tenants.move(unit, relay, RelayState.ACTIVE, was=was, invoice=invoice_id):
             back.append(relay)
-            await unit.record(
-                "relay.active",
-                tenant=relay.tenant,
-                subject=relay.id,
-                was=relay.state.value,
-                invoice=invoice_id,
-            )
     return back
 
 
@@ -51,19 +45,4 @@ async def _window_of(unit: Unit, invoice: Invoice) -> Window:
         tenant=invoice.tenant,
         due_at=invoice.created_at,
         opened_at=unit.now,
-        day=None,
-        message_key=None,
-        taken_at=None,
-        told_at=None,
-        told_clock=None,
-        extra_s=0,
-        pause_clock=None,
-        pause_s=0,
-        promised_at=None,
-        waits_for=None,
-        waits_since=None,
-        next_look_at=None,
-        closed_at=None,
-        outcome=None,
-        end_subscription_id=None,
     )

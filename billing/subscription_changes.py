@@ -225,14 +225,8 @@ class Changer:
                 relay = await tenants.relay(unit.tx, relay_id)
                 if relay is None or relay.state is not RelayState.PENDING_PAYMENT:
                     continue
-                await tenants.move_relay(unit.tx, relay, RelayState.ACTIVE, now=unit.now)
-                await unit.record(
-                    "relay.active",
-                    tenant=tenant.pubkey,
-                    subject=relay.id,
-                    was=relay.state.value,
-                    because="good_standing",
-                )
+                was = relay.state.value
+                await tenants.move(unit, relay, RelayState.ACTIVE, was=was, because="good_standing")
 
     async def _renew_keys(self, change: Change) -> None:
         """The new keys serve the next try: this one still uses the stored row it was given."""

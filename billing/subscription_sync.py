@@ -178,9 +178,7 @@ class SubscriptionSync:
     async def _wishes(self, tenant: Tenant, *, living_only: bool = False) -> _Wishes:
         async with self.rt.unit() as unit:
             relays = await tenants.relays_of(unit.tx, tenant.pubkey)
-            live = {
-                c.relay_id: c for c in await plan_changes.live_of_tenant(unit.tx, tenant.pubkey)
-            }
+            live = await plan_changes.live_by_relay(unit.tx, tenant.pubkey)
             uncarried = await tenants.uncarried(unit.tx, tenant.pubkey)
             now = unit.billing_now
         if living_only:

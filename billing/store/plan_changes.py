@@ -26,6 +26,11 @@ async def live_of_tenant(tx: Tx, tenant: str) -> list[PlanChange]:
     return await tx.fetch_all(PlanChange, "plan_changes.live_of_tenant", tenant=tenant)
 
 
+async def live_by_relay(tx: Tx, tenant: str) -> dict[str, PlanChange]:
+    """The same by relay id: a relay has one at a time."""
+    return {change.relay_id: change for change in await live_of_tenant(tx, tenant)}
+
+
 async def of_invoice(tx: Tx, invoice_id: str) -> list[PlanChange]:
     """What an invoice pays for, undone ones too."""
     return await tx.fetch_all(PlanChange, "plan_changes.of_invoice", invoice_id=invoice_id)

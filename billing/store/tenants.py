@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from billing.model import Connection, ConnectionState, HostedRelay, RelayState, Tenant
 from billing.store.engine import Tx
+from billing.unit import Fact, Unit
 
 
 async def get(tx: Tx, pubkey: str) -> Tenant | None:
@@ -84,6 +85,14 @@ async def move_relay(
         )
         == 1
     )
+
+
+async def move(unit: Unit, relay: HostedRelay, to: RelayState, **facts: Fact) -> bool:
+    """`move_relay`, with its line `relay.<state>` in the audit log."""
+    if not await move_relay(unit.tx, relay, to, now=unit.now):
+        return False
+    await unit.record(f"relay.{to.value}", tenant=relay.tenant, subject=relay.id, **facts)
+    return True
 
 
 async def connection(tx: Tx, connection_id: str) -> Connection | None:
