@@ -258,13 +258,13 @@ class PaymentAttempt:
     state: AttemptState
     fence: int
     prepared_at: int
-    in_flight_at: int | None
-    writes: int
-    relay_url: str | None
-    outcome: str | None
-    reason: str | None
-    preimage: str | None = field(repr=False)
-    ended_at: int | None
+    in_flight_at: int | None = None
+    writes: int = 0
+    relay_url: str | None = None
+    outcome: str | None = None
+    reason: str | None = None
+    preimage: str | None = field(default=None, repr=False)
+    ended_at: int | None = None
 
     @property
     def is_live(self) -> bool:

@@ -144,13 +144,6 @@ class NwcRail:
             state=AttemptState.PREPARED,
             fence=self.rt.fence.token,
             prepared_at=self.rt.clock.now(),
-            in_flight_at=None,
-            writes=0,
-            relay_url=None,
-            outcome=None,
-            reason=None,
-            preimage=None,
-            ended_at=None,
         )
 
     async def _claim(self, attempt: PaymentAttempt) -> int | None:

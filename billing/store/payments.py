@@ -191,13 +191,6 @@ def new_card_attempt(rt: Runtime, invoice: Invoice, operation_id: str) -> Paymen
         state=AttemptState.PREPARED,
         fence=rt.fence.token,
         prepared_at=rt.clock.now(),
-        in_flight_at=None,
-        writes=0,
-        relay_url=None,
-        outcome=None,
-        reason=None,
-        preimage=None,
-        ended_at=None,
     )
 
 

@@ -216,13 +216,6 @@ class PaymentMachine(RuleBasedStateMachine):
                         state=AttemptState.PREPARED,
                         fence=self.world.lease.token,
                         prepared_at=unit.now,
-                        in_flight_at=None,
-                        writes=0,
-                        relay_url=None,
-                        outcome=None,
-                        reason=None,
-                        preimage=None,
-                        ended_at=None,
                     ),
                 )
         except ConstraintViolated:
