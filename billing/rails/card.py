@@ -10,7 +10,13 @@ from billing.model import Invoice, PaymentAttempt
 from billing.observations import observe_attempt
 from billing.payments import PUBLISH_WINDOW_S, AttemptSeen
 from billing.ports import StripeGateway
-from billing.rails.card_note import PAY_CARD, foreign_cards, metadata_of_card
+from billing.rails.card_note import (
+    NOT_SENT,
+    NOTHING_MADE,
+    PAY_CARD,
+    foreign_cards,
+    metadata_of_card,
+)
 from billing.rails.issue import noted_in
 from billing.store import operations, payments
 from billing.store.engine import ConstraintViolated, uninterrupted
@@ -47,7 +53,7 @@ class CardRail:
             return "lost_race"
         if not self._may_call(attempt.prepared_at):
             # Frozen between the commit and the call: nothing was sent, and nothing is.
-            await self._end(attempt.id, AttemptSeen.CARD_FAILED, "NOT_SENT")
+            await self._end(attempt.id, AttemptSeen.CARD_FAILED, NOT_SENT)
             return "too_late"
         try:
             # Asked again at the write: a process that stood still inside the call sends nothing,
@@ -98,7 +104,7 @@ class CardRail:
                 # failed there may be an earlier try, Stripe's own for one.
                 if self.rt.clock.now() - (attempt.in_flight_at or 0) < LOST_REQUEST_S:
                     return
-                what = "no payment at Stripe" if progress == "none" else progress
+                what = NOTHING_MADE if progress == "none" else progress
                 await self._end(attempt.id, AttemptSeen.CARD_FAILED, what)
             case _:
                 assert_never(progress)

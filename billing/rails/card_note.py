@@ -18,6 +18,10 @@ PREFIX: Final = "purser_card_"
 """Metadata keys are at most 40 characters: the prefix and the end of the operation's id name it."""
 PAY_CARD: Final = "pay_card"
 """The kind of the operation that is a card payment."""
+NOT_SENT: Final = "NOT_SENT"
+"""Outcome of an attempt that was never put on the wire."""
+NOTHING_MADE: Final = "no payment at Stripe"
+"""Outcome of an attempt whose call never reached Stripe, as Stripe itself shows."""
 _NOTED = re.compile(r"(\w{1,60}):(\d{1,12})")
 
 

@@ -21,7 +21,7 @@ from billing.model import (
     RequestState,
 )
 from billing.payments import AUTOMATIC_EXPIRY_S, SHOWN_EXPIRY_S, is_beyond_margin, sure_at
-from billing.rails.card_note import NotedCard
+from billing.rails.card_note import NOT_SENT, NOTHING_MADE, NotedCard
 from billing.rails.issue import NotedRequest
 from billing.rails.steps import (
     Adopt,
@@ -51,6 +51,8 @@ PROBE_PATIENCE_S: Final = 30
 """A wallet connected in the same breath as the order is worth this long a wait."""
 CARD_LOOK_S: Final = 60
 """Between two looks at a card payment: Stripe's own event usually comes first."""
+MAX_LOST_CARD_TRIES: Final = 3
+"""A `pay` that never reached Stripe is made again: a crash does not repeat, a refusal does."""
 MARGIN_LOOK_S: Final = 30
 """After a margin has ended the resolver looks first, then collection."""
 IDLE_S: Final = 6 * 3600
@@ -236,9 +238,11 @@ def _card_came_since(s: Situation) -> bool:
 
 
 def _card_was_tried(s: Situation) -> bool:
-    """By us, this one and not another before it."""
+    """By us, this one and not another before it; a try that a crash kept from Stripe is none."""
     since = s.card_seen.at if isinstance(s.card_seen, CardSince) else 0
-    return any(a.rail is Rail.CARD and a.prepared_at >= since for a in s.attempts)
+    tries = [a for a in s.attempts if a.rail is Rail.CARD and a.prepared_at >= since]
+    is_tried = any(a.outcome not in (NOT_SENT, NOTHING_MADE) for a in tries)
+    return is_tried or len(tries) >= MAX_LOST_CARD_TRIES
 
 
 def _void(s: Situation) -> Step:
