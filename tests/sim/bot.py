@@ -26,12 +26,12 @@ from billing.model import (
     ConnectionState,
     PaymentRequest,
     Rail,
-    RequestState,
 )
 from billing.observations import observe_request, operator_reading
 from billing.orders import Orders
 from billing.outbox import OutboxWorker
 from billing.payer_replies import Witness
+from billing.payments import is_beyond_margin
 from billing.plan_desk import PlanDesk
 from billing.plan_worker import PlanWorker
 from billing.promises import Promises
@@ -337,7 +337,7 @@ class Bot:
         async with self.rt.unit() as unit:
             found = await unit.tx.fetch_all(PaymentRequest, "payments.everything", count=1000)
             for request in found:
-                if request.escalated_at is None or request.state is not RequestState.OPEN:
+                if request.escalated_at is None or is_beyond_margin(request, now=unit.now):
                     continue
                 if unit.now < request.expires_at + request.margin_s:
                     continue

@@ -210,6 +210,24 @@ async def test_m7_money_that_is_only_held_is_escalated_and_not_dead(world: World
     assert request.escalated_at is not None
 
 
+async def test_m7_a_wallet_that_goes_while_it_holds_late_money_is_escalated(world: World) -> None:
+    """Dead for people, then held, then our wallet is gone (simulation seeds 67 and 2439)."""
+    await world.orders.new(await world.command("new"), "alice", "basic")
+    await world.settle_down()
+    (request,) = await world.requests()
+    await world.pass_time(3700, step=300)
+    (request,) = await world.requests()
+    assert request.state is RequestState.DEAD
+    world.payee.invoices[request.payment_hash].state = "accepted"
+    await world.pass_time(600, step=60)
+    world.payee.mute_lookups = True
+    await world.pass_time(1800, step=60)
+    (request,) = await world.requests()
+    assert request.escalated_at is not None
+    alarms = [facts["what"] for _, facts in await world.messages("0e" * 32)]
+    assert sum("cannot say whether" in text for text in alarms) == 1
+
+
 async def test_a_hint_that_comes_during_a_lookup_is_not_lost(world: World) -> None:
     await world.orders.new(await world.command("new"), "alice", "basic")
     await world.settle_down()
