@@ -112,6 +112,24 @@ async def test_a_stripe_that_takes_a_forgotten_cursor_does_not_hide_the_gap(worl
     assert "traces_since" not in [name for name, _ in again.stripe.calls[before:]]
 
 
+async def test_a_bot_that_never_read_an_event_reads_back_to_where_it_was_last_whole(
+    world: World,
+) -> None:
+    """Its start found nothing to read, so it has no cursor; a day back would not be enough
+    (simulation seeds 1745 and 2434)."""
+    await world.reconciler.run_once(world.clock.now())
+    await ordered(world, ALICE, "alice")
+    again = await away(world, 3 * DAY_S)
+    customer = next(iter(again.stripe.books.customers.values()))
+    again.stripe.set_card(customer.id, "ok")
+    again = await away(again, 5 * DAY_S)
+    await again.reconciler.run_once(again.clock.now())
+    known = {e.event_id for e in await again.all(InboxEvent, "events.newest", count=1000)}
+    told = {event.id for event in again.stripe.books.events}
+    assert any(event.created_at < again.clock.now() - DAY_S for event in again.stripe.books.events)
+    assert told <= known
+
+
 async def test_a_short_absence_reads_events_and_lists_nothing(world: World) -> None:
     await ordered(world, ALICE, "alice")
     await world.reconciler.run_once(world.clock.now())
