@@ -71,6 +71,8 @@ OPERATOR = "0e" * 32
 MONEY = ("events", "collection", "resolver", "settlements", "prober")
 """What a second process on a copy does here. It also fights over relays, seats and messages, which
 docs/operations.md says; money it must never move twice."""
+REBUILD_S = 30
+"""As `bot.app` waits between two tries to learn what is open."""
 BEAT_S = 3 * 3600
 """While somebody owes, a running bot looks around this often: in production far more often."""
 RECONCILE_AT_LEAST_S = 10 * 86400
@@ -108,6 +110,7 @@ class Bot:
         self.wallets = WalletCommands(self.desk, book)
         self.is_working = False
         self.reconciled_at = 0
+        self._rebuild_at = 0
 
     # --- ports Payees, Payers, PayeeLookup ------------------------------------------------------
 
@@ -262,7 +265,8 @@ class Bot:
         return bool(self.world.said)
 
     def _is_to_rebuild(self) -> bool:
-        return not self.rebuilder.done or bool(self.rebuilder._later)
+        is_wanted = not self.rebuilder.done or bool(self.rebuilder._later)
+        return is_wanted and self.world.clock.now() >= self._rebuild_at
 
     def _is_to_sweep(self) -> bool:
         swept = self._cursor(SWEEP_CURSOR)
@@ -284,6 +288,8 @@ class Bot:
         except PurserError as error:
             self.world.count("rebuild_waits")
             self.world.say(f"rebuild waits: {error}")
+            # Not woken by what happens, as in production (simulation seed 3600).
+            self._rebuild_at = now + REBUILD_S
             return 0
         if taken:
             self.world.count("rebuild_took_up", taken)
