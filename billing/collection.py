@@ -9,6 +9,7 @@ import structlog
 
 from billing import invoices as effects
 from billing.adoption import adopt_card, adopt_request, issuer_of
+from billing.credit import TAKES_CREDIT, spendable
 from billing.errors import PurserError
 from billing.model import AttemptState, Invoice, Rail, RequestState, may_pay
 from billing.parallel import by_group
@@ -54,8 +55,6 @@ STEPS: Final = 6
 """Steps a visit: finalize, take over, try, show; more would be a loop."""
 LOOKED_AT: Final = "re-fetched next time"
 """Result of an operation whose effect the next look shows."""
-MAX_SPENDS: Final = 3
-"""Tries to pay an invoice from credit: a renewal can be faster once, not again and again."""
 BACK_OFF_S: Final = (5, 15, 60, 300, 900)
 """After a failed visit; Stripe or the database is away, not the tenant's fault."""
 
@@ -162,7 +161,7 @@ class Collector:
                 nwc_retry_after_s=self.nwc_retry_after_s,
                 nwc_paused=(await dunning.clock(unit.tx)).paused_at is not None,
                 spend=await spends.live(unit.tx, invoice_id),
-                credit_minor=await _spendable(unit, view, customer),
+                credit_minor=await spendable(unit, view, customer),
                 customer_gone=await tenants.is_customer_gone(unit.tx, view.customer_id),
             )
 
@@ -171,7 +170,7 @@ class Collector:
 
     async def _customer(self, view: InvoiceView) -> CustomerView:
         """Its card and its credit; what is over needs neither."""
-        if view.status in ("draft", "open"):
+        if view.status in TAKES_CREDIT:
             return await self.stripe.customer(view.customer_id)
         return CustomerView(view.customer_id, False, 0, None, None)
 
@@ -284,15 +283,6 @@ class Collector:
             await unit.tx.execute(
                 "invoices.collect_failed", id=invoice.id, next_at=unit.now + wait_s
             )
-
-
-async def _spendable(unit: Unit, view: InvoiceView, customer: CustomerView) -> int:
-    """Credit in the invoice's currency; none after it was refused too often to be a coincidence."""
-    credit_minor = -customer.balance_minor
-    if credit_minor <= 0 or customer.currency not in (None, view.currency):
-        return 0
-    tried = await unit.tx.scalar("spends.count", invoice_id=view.id)
-    return 0 if isinstance(tried, int) and tried >= MAX_SPENDS else credit_minor
 
 
 def _why_by_hand(s: Situation) -> str:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from billing import invoices as effects
+from billing.credit import spendable
 from billing.dunning import Evidence, Window
 from billing.errors import StripeMissing
 from billing.model import (
@@ -78,7 +79,8 @@ class Investigator:
             customer = await self.stripe.customer(view.customer_id)
         except StripeMissing:
             return 0
-        return max(0, -customer.balance_minor)
+        async with self.rt.unit() as unit:
+            return await spendable(unit, view, customer)
 
     async def _look_up(self, request: PaymentRequest) -> str:
         """unpaid, arriving or unanswered."""

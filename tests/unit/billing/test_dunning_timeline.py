@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from billing.credit import MAX_SPENDS
 from billing.dunning import DAY_S
 from billing.errors import StripeUnavailable
 from billing.model import RelayState
 from billing.money import format_sats
+from billing.store import operations, spends
+from billing.store.spends import CreditSpend
 from tests.fakes import stripe_books
+from tests.fakes.stripe_books import Invoice as StripeInvoice
 from tests.unit.billing.dunned import (
     HOUR_S,
     alarms,
@@ -433,3 +439,52 @@ async def test_the_next_month_of_a_payer_is_a_story_of_its_own(world: World) -> 
     assert await state(world) is RelayState.ACTIVE
     assert (await said(world))[-1] == "dunning_due"
     assert not [text for text in await alarms(world) if "dunning" in text.lower()]
+
+
+@pytest.mark.parametrize("why", ["other currency", "refused too often", "written off"])
+async def test_credit_that_collection_never_spends_holds_nothing_up(world: World, why: str) -> None:
+    """Else it is waited for for ever, and operators hear of it after three days."""
+    await unpaid(world)
+    invoice = renewal(world)
+    invoice.customer.balance_minor = -400
+    match why:
+        case "other currency":
+            invoice.customer.currency = "eur"
+        case "written off":
+            invoice.status = "uncollectible"
+        case "refused too often":
+            for _ in range(MAX_SPENDS):
+                await _refused_spend(world, invoice)
+    await days(world, 9)
+    assert await state(world) is RelayState.LIMITED
+    assert invoice.remaining == 400
+    assert await alarms(world) == []
+
+
+async def test_m13_credit_that_covers_it_holds_the_timeline_up(world: World) -> None:
+    await unpaid(world)
+    await days(world, 2)
+    renewal(world).customer.balance_minor = -400
+    (owed,) = await windows(world)
+    evidence = await world.dunner.investigator.ask(owed)
+    assert evidence.credit_minor == 400
+
+
+async def _refused_spend(world: World, invoice: StripeInvoice) -> None:
+    async with world.rt.unit() as unit:
+        spend = CreditSpend(
+            await spends.new_id(unit.tx, invoice.id),
+            invoice.id,
+            ALICE,
+            invoice.customer.id,
+            400,
+            "usd",
+            0,
+            "prepared",
+            unit.now,
+            None,
+        )
+        await spends.intend(unit, spend)
+        await operations.finish(unit.tx, spend.id, "returned", now=unit.now)
+        await spends.move(unit.tx, spend, "returning", return_minor=0)
+        await spends.move(unit.tx, replace(spend, state="returning"), "returned", ended_at=unit.now)
