@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from billing import credit_note, plan_effects
+from billing.comebacks import come_back
 from billing.dunning import Policy
 from billing.errors import StripeMissing
 from billing.model import (
@@ -167,6 +168,7 @@ async def _on_paid(unit: Unit, invoice: Invoice, view: InvoiceView) -> None:
     await unit.tx.execute("invoices.set_paid", id=invoice.id, now=unit.now, paid_by=paid_by)
     await unit.record("invoice.settled", tenant=invoice.tenant, subject=invoice.id, paid_by=paid_by)
     brought = await _bring_up(unit, invoice)
+    brought += await come_back(unit, invoice, view)
     changed = await plan_effects.apply_paid(unit, invoice)
     if view.covers_until is not None:
         await date_stops(unit, invoice.id, view.covers_until)

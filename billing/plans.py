@@ -130,6 +130,15 @@ class Catalogue:
         """The plans without a price."""
         return frozenset(plan.id for plan in self._plans.values() if plan.is_free)
 
+    @property
+    def prices(self) -> dict[str, int]:
+        """Minor units by plan, of those that have a price."""
+        return {
+            plan.id: plan.amount_minor
+            for plan in self._plans.values()
+            if plan.amount_minor is not None and not plan.is_free
+        }
+
     def is_free(self, plan_id: str) -> bool:
         """Whether it is known to cost nothing: an unknown plan is not (M12)."""
         plan = self._plans.get(plan_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
@@ -77,6 +77,8 @@ class Unit:
     lines: list[Line] = field(default_factory=list)
     free_plans: frozenset[str] = frozenset()
     """Ids of the plans that have no price: no invoice carries a relay on one."""
+    prices: Mapping[str, int] = field(default_factory=dict)
+    """Of each plan that has one, in minor units."""
 
     async def record(
         self, kind: str, *, tenant: str | None = None, subject: str | None = None, **facts: Fact
@@ -131,6 +133,7 @@ class Runtime:
     fence: Fence
     operators: tuple[str, ...] = ()
     free_plans: frozenset[str] = frozenset()
+    prices: Mapping[str, int] = field(default_factory=dict)
 
     @asynccontextmanager
     async def unit(self) -> AsyncIterator[Unit]:
@@ -142,7 +145,7 @@ class Runtime:
         async with self.engine.transaction() as tx:
             await self._check_fence(tx)
             now, billing_now = self.clock.now(), self.clock.billing_now()
-            unit = Unit(tx, now, billing_now, free_plans=self.free_plans)
+            unit = Unit(tx, now, billing_now, free_plans=self.free_plans, prices=self.prices)
             yield unit
         for line in unit.lines:
             log.info(line.kind, tenant=line.tenant, subject=line.subject, **line.facts)

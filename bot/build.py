@@ -192,8 +192,9 @@ def build_core(config: Config, engine: MigratableEngine) -> Core:
     clock = SystemClock(config.sandbox.billing_offset_s)
     ids = SystemIds()
     lease = Lease(engine, clock, ids.new("instance"))
-    free = config.catalogue().free_ids
-    rt = Runtime(engine, clock, ids, Wakeups(), lease, config.operator_pubkeys, free)
+    plans = config.catalogue()
+    rt = Runtime(engine, clock, ids, Wakeups(), lease, config.operator_pubkeys)
+    rt.free_plans, rt.prices = plans.free_ids, plans.prices
     vault = Vault(key_ring(config), ids)
     http = httpx.AsyncClient(timeout=config.rates.timeout_s, follow_redirects=False)
     host_http = new_client(config.relay_host.timeout_s)

@@ -343,6 +343,7 @@ class World:
     def _build(self) -> None:
         rt = self.rt
         rt.free_plans = self.catalogue.free_ids
+        rt.prices = self.catalogue.prices
         self.wallets = wallets = _Wallets(self)
         if self.wire is not None:
             self.wire.hooks(self.stripe)

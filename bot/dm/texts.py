@@ -360,6 +360,7 @@ TEXTS: Final[Mapping[str, Text]] = {
     "credit_added": _credit_added,
     "refunded": texts_refunds.refunded,
     "credit_given": texts_refunds.credit_given,
+    "paid_for_ended": texts_refunds.paid_for_ended,
     "money_back": texts_refunds.money_back,
     "trial_ends": lambda f: (
         f"The free time of your relays ends on {date(f['ends_at'])}; from then on they are "

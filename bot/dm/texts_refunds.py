@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from billing.money import format_sats
-from bot.dm.wording import Facts, amount
+from bot.dm.wording import Facts, amount, names
 
 
 def refunded(f: Facts) -> str:
@@ -14,6 +14,14 @@ def refunded(f: Facts) -> str:
         "balance": "it is your credit now and is used for the next invoice",
     }[str(f["way"])]
     return f"Given back: {amount(f)}; {where}. Nothing to do."
+
+
+def paid_for_ended(f: Facts) -> str:
+    """An invoice was paid that still had an ended relay on it."""
+    what = f"What you paid was for {names(f['relays'])} too, which had ended and cannot come back"
+    if f["as_credit"]:
+        return f"{what}. Its share, {amount(f)}, becomes your credit. Nothing to do."
+    return f"{what}. Its share, {amount(f)}, is yours: ask the operator for it."
 
 
 def money_back(f: Facts) -> str:

@@ -278,6 +278,7 @@ def test_the_plays_say_nearly_everything(
         "plan_is_gone": "only when the operator takes a plan away",
         "never_up": "in tests/unit/billing/test_subscription_ends.py",
         "resume_by_paying": "in tests/unit/billing/test_subscription_ends.py",
+        "paid_for_ended": "in tests/unit/billing/test_comebacks.py",
         "money_moved": "in tests/unit/billing/test_m09_m14_books.py",
     }
     played = {kind for kind, place in kinds_said() if not place.startswith(OWN_PLAYS)}

@@ -95,6 +95,7 @@ class Bot:
             self.lease,
             (OPERATOR,),
             world.catalogue.free_ids,
+            world.catalogue.prices,
         )
         self.stripe: Any = Port(life, "stripe", world.stripe.gateway)
         self.witness = Witness(self.rt)

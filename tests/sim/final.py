@@ -227,7 +227,7 @@ def _relays(world: SimWorld) -> None:
         ]
         # By policy a relay comes back once all that is owed for it is paid.
         owes = {"open", "uncollectible", "draft"} & {carrier.status for carrier in carriers}
-        if state == "ended" and _is_over(world, relay_id):
+        if state == "ended" and carriers and _has_share_back(world, carriers[-1]):
             continue
         if lapses_at is not None and carriers and _has_run_out(world, carriers[-1]):
             continue
@@ -248,18 +248,11 @@ def _has_run_out(world: SimWorld, paid: Invoice) -> bool:
     return paid.created_at < subscription.period_start - 3600
 
 
-def _is_over(world: SimWorld, relay_id: str) -> bool:
-    """It came to the end of the timeline on one invoice while a later one that carries others as
-    well was still open, and was paid after that (docs/left.md)."""
-    return bool(
-        _rows(
-            world,
-            "SELECT 1 FROM invoice_relays l JOIN dunning_windows w ON w.invoice_id = l.invoice_id "
-            "AND w.outcome = 'ended' JOIN invoice_relays later ON later.relay_id = l.relay_id "
-            "JOIN dunning_windows p ON p.invoice_id = later.invoice_id AND p.due_at > w.due_at "
-            "AND p.outcome = 'paid' AND p.closed_at > w.closed_at WHERE l.relay_id = ?",
-            relay_id,
-        )
+def _has_share_back(world: SimWorld, paid: Invoice) -> bool:
+    """What it paid for a relay that had ended is credit at Stripe (billing.comebacks)."""
+    return any(
+        name == "credit_customer" and arguments["operation_id"] == f"op_unused_{paid.id}"
+        for name, arguments in world.stripe.gateway.calls
     )
 
 
