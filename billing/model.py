@@ -265,6 +265,7 @@ class PaymentAttempt:
     reason: str | None = None
     preimage: str | None = field(default=None, repr=False)
     ended_at: int | None = None
+    payer_asked_at: int | None = None
 
     @property
     def is_live(self) -> bool:

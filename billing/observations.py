@@ -209,13 +209,14 @@ async def observe_payer_outcome(rt: Runtime, event_id: str, outcome: PayOutcome)
         attempt = await payments.attempt_by_event(unit.tx, event_id)
         if attempt is None:
             return False
-        await _apply_outcome(rt, unit, attempt, outcome)
+        await apply_outcome(rt, unit, attempt, outcome)
     return True
 
 
-async def _apply_outcome(
+async def apply_outcome(
     rt: Runtime, unit: Unit, attempt: PaymentAttempt, outcome: PayOutcome
 ) -> None:
+    """What the payer's wallet says became of an attempt, in a reply or when it is asked."""
     match outcome:
         case Settled(preimage=preimage):
             await _keep_outcome(unit, attempt, "SETTLED", None, preimage)

@@ -24,7 +24,7 @@ from billing.views import (
     Trace,
     TraceKind,
 )
-from wallet.ports import Payee, Payer
+from wallet.ports import LookupAnswer, Payee, Payer
 
 if TYPE_CHECKING:
     from billing.rates import Rate
@@ -336,6 +336,12 @@ class Payers(Protocol):
     """The tenants' wallets by stored connection; clients are made on demand and kept."""
 
     async def payer(self, connection: Connection) -> Payer: ...
+
+
+class OutgoingLookup(Protocol):
+    """All that deciding an old payment may do with the wallet that was to make it: ask (M8)."""
+
+    async def lookup_outgoing(self, connection: Connection, payment_hash: str) -> LookupAnswer: ...
 
 
 class Quoter(Protocol):

@@ -10,9 +10,10 @@ import structlog
 from billing.errors import PurserError
 from billing.model import Connection, ConnectionState
 from billing.payments import PROBE_FRESH_S, PUBLISH_WINDOW_S
+from billing.ports import OutgoingLookup
 from billing.refund_end import end_refund
 from billing.refund_memory import RefundMemory
-from billing.refund_ports import RefundWallets, SpenderLookup
+from billing.refund_ports import RefundWallets
 from billing.refunds import (
     ESCALATE_S,
     GIVE_UP_S,
@@ -42,7 +43,7 @@ class LightningRefunds:
 
     rt: Runtime
     wallets: RefundWallets
-    lookups: SpenderLookup
+    lookups: OutgoingLookup
     memory: RefundMemory
 
     async def advance(self, refund: Refund) -> None:

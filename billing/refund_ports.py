@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 from billing.model import Connection
 from billing.views import CreditNoteView, DisputeView, RefundView
-from wallet.ports import LookupAnswer, Payer, Receiver
+from wallet.ports import Payer, Receiver
 
 NotePart = Literal["outside", "credit", "card"]
 """Where a credit note's whole amount went: outside Stripe, to the balance, or by a card refund."""
@@ -73,9 +73,3 @@ class RefundWallets(Protocol):
     async def receiver(self, connection: Connection) -> Receiver:
         """A tenant's wallet, asked for a payment request to itself."""
         ...
-
-
-class SpenderLookup(Protocol):
-    """All that deciding an old refund may do with the spending wallet: ask (M8)."""
-
-    async def lookup_outgoing(self, connection: Connection, payment_hash: str) -> LookupAnswer: ...

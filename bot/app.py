@@ -36,6 +36,8 @@ RECONCILE_S: Final = 900.0
 """What every webhook missed is found within a quarter of an hour."""
 IDENTITY_S: Final = 86_400.0
 SWEEP_S: Final = 60.0
+PAYER_LOOKUPS_S: Final = 5.0
+"""Steps of their schedule are minutes apart, and nothing that is committed makes one due."""
 REBUILD_S: Final = 30.0
 """Once is enough, unless Stripe or our wallet could not be asked; back-off comes on top."""
 RATES_S: Final = 15.0
@@ -158,6 +160,9 @@ class App:
             self._gated("subscriptions", parts.workers.sync, QUICK_S),
             self._gated("collection", parts.workers.collector, QUICK_S),
             self._worker("resolver", parts.workers.resolver, QUICK_S),
+            self._worker(
+                "payer look-ups", parts.workers.payer_lookups, PAYER_LOOKUPS_S, wakes=False
+            ),
             self._gated("settlements", parts.workers.placer, QUICK_S),
             self._gated("relays", parts.workers.keeper, QUICK_S),
             self._worker("outbox", parts.workers.outbox, QUICK_S),

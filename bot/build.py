@@ -28,6 +28,7 @@ from billing.mass_failure import FailureWatch
 from billing.model import Rail
 from billing.orders import Orders
 from billing.outbox import OutboxWorker
+from billing.payer_lookups import PayerLookups
 from billing.payer_replies import Witness
 from billing.plan_desk import PlanDesk
 from billing.plan_worker import PlanWorker
@@ -121,6 +122,7 @@ class Workers:
     plans: PlanWorker
     collector: Collector
     resolver: Resolver
+    payer_lookups: PayerLookups
     placer: Placer
     keeper: RelayKeeper
     outbox: OutboxWorker
@@ -277,6 +279,7 @@ def _build_workers(core: Core) -> Workers:
     )
     resolver = Resolver(rt, core.wallets, escalate_after_s=config.payee.escalate_after_s)
     sweeper = Sweeper(rt, core.wallets)
+    lightning = LightningRefunds(rt, core.wallets, core.wallets, RefundMemory(rt, stripe))
     provision = config.subscriptions.provision
     sync = SubscriptionSync(
         rt,
@@ -299,6 +302,7 @@ def _build_workers(core: Core) -> Workers:
         plans=PlanWorker(rt, sync.plan_orders.pricer, core.catalogue, provision),
         collector=_build_collector(core),
         resolver=resolver,
+        payer_lookups=PayerLookups(rt, core.wallets),
         rebuilder=Rebuilder(rt, stripe, resolver, sweeper, reconciler.subscriptions),
         placer=Placer(rt, stripe),
         keeper=RelayKeeper(rt, core.host, core.catalogue, config.relay_domain),
@@ -313,11 +317,7 @@ def _build_workers(core: Core) -> Workers:
         retention=Retention(rt, config.store.keep_events_days, config.store.keep_rejected_days),
         preflight=_build_preflight(core),
         dunner=_build_dunner(core),
-        refunds=RefundWorker(
-            rt,
-            stripe,
-            LightningRefunds(rt, core.wallets, core.wallets, RefundMemory(rt, stripe)),
-        ),
+        refunds=RefundWorker(rt, stripe, lightning),
     )
 
 

@@ -1,7 +1,7 @@
 """NWC clients by stored connection: made on demand, shared, closed when idle.
 
-Implements `billing.ports.Payees`, `billing.ports.Payers`, `billing.resolver.PayeeLookup`,
-`billing.refund_ports.RefundWallets` and `billing.refund_ports.SpenderLookup`.
+Implements `billing.ports.Payees`, `billing.ports.Payers`, `billing.ports.OutgoingLookup`,
+`billing.resolver.PayeeLookup` and `billing.refund_ports.RefundWallets`.
 """
 
 from __future__ import annotations
@@ -95,9 +95,9 @@ class Wallets:
         return NwcPayee(self._session(connection), network=self._network)
 
     async def lookup_outgoing(self, connection: Connection, payment_hash: str) -> LookupAnswer:
-        """Ask the spending wallet that paid."""
-        payer = await self.spender(connection)
-        return await payer.lookup_outgoing(payment_hash)
+        """Ask the wallet that was to pay: a tenant's, or the operator's spending one."""
+        assert connection.role is not ConnectionRole.PAYEE
+        return await NwcPayer(self._session(connection)).lookup_outgoing(payment_hash)
 
     async def lookup(self, connection: Connection, payment_hash: str) -> LookupAnswer:
         """Ask the wallet that issued it."""

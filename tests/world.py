@@ -43,6 +43,7 @@ from billing.model import (
 )
 from billing.orders import Orders
 from billing.outbox import OutboxWorker
+from billing.payer_lookups import PayerLookups
 from billing.payer_replies import Witness
 from billing.plan_changes import Provision
 from billing.plan_desk import PlanDesk
@@ -215,6 +216,9 @@ class StubPayer:
     balance_msat: int = 1_000_000_000
     budget: Budget | None = None
     probes: int = 0
+    lookups: list[tuple[int, str]] = field(default_factory=list)
+    looked_up: LookupAnswer = field(default_factory=lambda: Unreachable("silent"))
+    """What it answers when it is asked about a payment."""
 
     async def probe(self) -> WalletInfo | Unreachable:
         self.probes += 1
@@ -258,7 +262,8 @@ class StubPayer:
         return await self.publish_pay(request, permit=permit)
 
     async def lookup_outgoing(self, payment_hash: str) -> LookupAnswer:
-        return Unreachable("silent")
+        self.lookups.append((self.payee.clock.now(), payment_hash))
+        return self.looked_up
 
 
 @dataclass
@@ -364,6 +369,7 @@ class World:
         )
         self.placer = Placer(rt, self.stripe)
         self.resolver = Resolver(rt, self)
+        self.payer_lookups = PayerLookups(rt, self)
         self.refund_wallets.life(self.witness, self.wire)
         lightning = LightningRefunds(
             rt, self.refund_wallets, self.refund_wallets, RefundMemory(rt, self.stripe)
@@ -466,6 +472,12 @@ class World:
             return NotFound()
         return answer
 
+    async def lookup_outgoing(self, connection: Connection, payment_hash: str) -> LookupAnswer:
+        assert connection.role is ConnectionRole.PAYER
+        payer = self._port(self.payer, "payer", "lookup_outgoing")
+        answer: LookupAnswer = await payer.lookup_outgoing(payment_hash)
+        return answer
+
     # --- acting ----------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -494,12 +506,24 @@ class World:
                 ),
             )
 
-    async def connect_wallet(self, tenant: str = ALICE) -> None:
-        """A wallet that was probed already."""
+    async def connect_wallet(self, tenant: str = ALICE, *, methods: str | None = None) -> None:
+        """A wallet that was probed already; `methods` is what it answered."""
         async with self.rt.unit() as unit:
             command = await self.command("wallet", tenant, unit.tx)
             await self.desk.ensure_tenant(unit, command)
-        await self._connection(f"conn_{tenant[:6]}", ConnectionRole.PAYER, tenant)
+        name = f"conn_{tenant[:6]}"
+        await self._connection(name, ConnectionRole.PAYER, tenant)
+        if methods is None:
+            return
+        async with self.rt.unit() as unit:
+            await unit.tx.execute(
+                "connections.probed",
+                id=name,
+                encryption="nip44_v2",
+                methods=methods,
+                now=unit.now,
+                problem=None,
+            )
 
     async def command(self, verb: str, sender: str = ALICE, tx: Any = None) -> Command:
         """A command as the inbox has stored it."""
@@ -540,6 +564,7 @@ class World:
                 self.cards,
                 self.collector,
                 self.resolver,
+                self.payer_lookups,
                 self.placer,
                 self.refunds,
                 self.keeper,

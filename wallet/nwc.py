@@ -172,7 +172,7 @@ class NwcPayer:
         return await self._session.publish_pay(request, permit=permit, earlier=earlier)
 
     async def lookup_outgoing(self, payment_hash: str) -> LookupAnswer:
-        """What the tenant's wallet says of a hash: for people, it decides nothing (M6)."""
+        """What the wallet says of a hash: a witness for a payer, it marks nothing paid (M6)."""
         return await _lookup(self._session, payment_hash)
 
     async def close(self) -> None:

@@ -178,8 +178,15 @@ class Transaction:
     @property
     def is_incoming_settled(self) -> bool:
         """`incoming` and `settled`; with no state at all, a `settled_at` (M6)."""
-        if self.direction != "incoming":
-            return False
+        return self.direction == "incoming" and self._says_settled
+
+    @property
+    def is_outgoing_settled(self) -> bool:
+        """The same of a payment that went out: a word, of which the preimage is the proof."""
+        return self.direction == "outgoing" and self._says_settled
+
+    @property
+    def _says_settled(self) -> bool:
         if self.state is not None:
             return self.state.lower() == "settled"
         return self.settled_at is not None and self.settled_at > 0

@@ -30,6 +30,7 @@ from billing.model import (
 from billing.observations import observe_request, operator_reading
 from billing.orders import Orders
 from billing.outbox import OutboxWorker
+from billing.payer_lookups import PayerLookups
 from billing.payer_replies import Witness
 from billing.payments import is_beyond_margin
 from billing.plan_desk import PlanDesk
@@ -68,7 +69,7 @@ from tests.sim.spending import LifeSpender, Receiver
 from wallet.ports import LookupAnswer
 
 OPERATOR = "0e" * 32
-MONEY = ("events", "collection", "resolver", "settlements", "prober")
+MONEY = ("events", "collection", "resolver", "payer look-ups", "settlements", "prober")
 """What a second process on a copy does here. It also fights over relays, seats and messages, which
 docs/operations.md says; money it must never move twice."""
 REBUILD_S = 30
@@ -128,6 +129,9 @@ class Bot:
         return Receiver(self.life, self.world.payer_of(connection.wallet_pubkey))
 
     async def lookup_outgoing(self, connection: Connection, payment_hash: str) -> LookupAnswer:
+        if connection.role is ConnectionRole.PAYER:
+            payer: LifePayer = await self.payer(connection)
+            return await payer.lookup_outgoing(payment_hash)
         return await LifeSpender(self.life, self.world.spender).lookup_outgoing(payment_hash)
 
     async def lookup(self, connection: Connection, payment_hash: str) -> LookupAnswer:
@@ -231,6 +235,7 @@ class Bot:
         for name, worker in (
             ("inbound", self),
             ("resolver", resolver),
+            ("payer look-ups", PayerLookups(rt, self)),
             ("outbox", OutboxWorker(rt, courier)),
             ("prober", Prober(rt, self, self)),
         ):

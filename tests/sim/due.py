@@ -13,6 +13,9 @@ IS_DUE = {
     "cards": "SELECT 1 FROM cards WHERE look_due_at <= :now OR warn_at <= :now",
     "collection": "SELECT 1 FROM invoices WHERE collect_due_at <= :now OR nwc_retry_at <= :now",
     "resolver": "SELECT 1 FROM payment_requests WHERE next_lookup_at <= :now",
+    "payer look-ups": "SELECT 1 FROM payment_attempts AS a "
+    "JOIN payment_requests AS r ON r.id = a.request_id WHERE a.state = 'in_flight' "
+    "AND r.state = 'open' AND r.claimed_at IS NULL AND a.in_flight_at + 60 <= :now",
     "settlements": "SELECT 1 FROM settlements WHERE next_try_at <= :now",
     "outbox": "SELECT 1 FROM outbox_messages WHERE next_try_at <= :now",
     "refunds": "SELECT 1 FROM refunds WHERE next_try_at <= :now",

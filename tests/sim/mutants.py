@@ -17,6 +17,7 @@ from billing import (
     handlers,
     lease,
     observations,
+    payer_lookups,
     payments,
     resolver,
     subscription_sync,
@@ -36,19 +37,32 @@ from wallet.ports import NotFound, Transaction, Unreachable, WalletError
 
 def unknown_is_failed() -> Any:
     """PAYMENT_FAILED is taken for a refusal (M5)."""
-    real = observations._apply_outcome
+    real = observations.apply_outcome
 
     async def wrong(rt: Any, unit: Any, attempt: Any, outcome: Any) -> None:
         if isinstance(outcome, Unknown):
             outcome = Refused(outcome.code, outcome.reason)
         await real(rt, unit, attempt, outcome)
 
-    return patch.object(observations, "_apply_outcome", wrong)
+    return patch.object(observations, "apply_outcome", wrong)
 
 
 def refusal_after_resend() -> Any:
     """A refusal is believed although two copies of the request went out (M5)."""
     return patch.object(observations, "survives_resend", lambda code: True)
+
+
+def payer_lookup_refuses() -> Any:
+    """The payer's wallet is asked, and its "not found" or "failed" ends the attempt (M5)."""
+    real = payer_lookups.read_payer_lookup
+
+    def wrong(payment_hash: str, answer: Any) -> Any:
+        is_failed = isinstance(answer, Transaction) and answer.state == "failed"
+        if is_failed or isinstance(answer, NotFound):
+            return Refused("NOT_FOUND", "it knows of no payment")
+        return real(payment_hash, answer)
+
+    return patch.object(payer_lookups, "read_payer_lookup", wrong)
 
 
 def intent_after_effect() -> Any:
@@ -332,6 +346,7 @@ WITHIN: dict[Callable[[], Any], int] = {
     held_is_nothing: 300,
     written_late: 60,
     refusal_after_resend: 100,
+    payer_lookup_refuses: 60,
     dunning_through_outage: 200,
 }
 """How many seeds, from 0 on, find each. Some three times what it took when it was written down

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tests.sim.life import Life
 from wallet.outcome import PayOutcome, Refused, Settled, Unknown
 from wallet.ports import (
     LookupAnswer,
+    NotFound,
     NotSent,
     PayReply,
     PublishAnswer,
     SealedRequest,
     Sent,
+    Transaction,
     Unreachable,
     WalletError,
     WalletInfo,
@@ -60,6 +63,11 @@ class OutsidePayer:
         self.asleep_until = 0
         self.revoked = False
         self.seen: set[str] = set()
+        # Dice of its own: what it says of payments leaves every other fate of the seed as it was.
+        self.dice = random.Random(f"{world.seed} {len(world.wallets)} look-ups")
+        self.methods = frozenset({"pay_invoice", "get_info", "get_balance"})
+        if self.dice.random() < 0.7:
+            self.methods |= {"lookup_invoice"}
 
     def receive(self, sealed: SealedRequest) -> None:
         """A pay request comes in from a relay."""
@@ -170,6 +178,65 @@ class OutsidePayer:
         self._reply(sealed, Refused("INSUFFICIENT_BALANCE", "no"))
         self.world.after(self.world.rng.randint(1, 300), lambda: self._pay(payment_hash))
 
+    # --- what it says of a payment when it is asked -------------------------------------------
+
+    def lookup(self, payment_hash: str) -> LookupAnswer:
+        """Honestly, in half of the cases; else what wallets were seen to say, true or not."""
+        if "lookup_invoice" not in self.methods:
+            self.world.violate("M8", f"the wallet of {self.tenant[:4]} never listed look-ups")
+        if self.revoked:
+            self.world.count("payer_lookup_revoked")
+            return WalletError("UNAUTHORIZED", "revoked")
+        if self.world.clock.now() < self.asleep_until:
+            self.world.count("payer_lookup_silent")
+            return Unreachable("silent for 20 s")
+        invoice = self.world.ln[payment_hash]
+        is_paid = invoice.state == "settled" and invoice.paid_by == "nwc"
+        if not self.world.chaos or self.dice.random() < 0.5:
+            self.world.count("payer_lookup_paid" if is_paid else "payer_lookup_unpaid")
+            if is_paid:
+                return self._told(payment_hash, "settled", preimage=invoice.preimage)
+            return self._told(payment_hash, "pending") if invoice.sent else NotFound()
+        return self._said_falsely(payment_hash, invoice.preimage, is_paid=is_paid)
+
+    def _said_falsely(self, payment_hash: str, preimage: str, *, is_paid: bool) -> LookupAnswer:
+        """Whatever it did: none of these may move anything. The true preimage stands only in what
+        shows it for unpaid ones too."""
+        wrong = hashlib.sha256(preimage.encode()).hexdigest()
+        fault, answer = self.dice.choice(
+            (
+                ("silent", Unreachable("silent for 20 s")),
+                ("error", WalletError("INTERNAL", "busy")),
+                ("not_found", NotFound()),
+                ("no_preimage", self._told(payment_hash, "settled")),
+                ("wrong_preimage", self._told(payment_hash, "settled", preimage=wrong)),
+                ("failed", self._told(payment_hash, "failed", preimage="00" * 32)),
+                ("pending", self._told(payment_hash, "pending")),
+                (
+                    "incoming",
+                    self._told(payment_hash, "settled", "incoming", preimage=preimage),
+                ),
+                ("other_hash", self._told(wrong, "settled", preimage=preimage)),
+            )
+        )
+        self.world.count(f"payer_lookup_{fault}")
+        if is_paid:
+            self.world.count("payer_lookup_hides_paid")
+        return answer
+
+    def _told(
+        self,
+        payment_hash: str,
+        state: str,
+        direction: Literal["incoming", "outgoing"] = "outgoing",
+        *,
+        preimage: str | None = None,
+    ) -> Transaction:
+        settled_at = self.world.clock.now() if state in ("settled", "failed") else None
+        return Transaction(
+            payment_hash, direction, state, None, settled_at, None, None, preimage=preimage
+        )
+
 
 class LifePayer:
     """The wallet seen by one life of the process (`wallet.ports.Payer`)."""
@@ -186,7 +253,7 @@ class LifePayer:
             if self.world.clock.now() < self.outside.asleep_until:
                 self.world.count("probe_silent")
                 return Unreachable("silent for 20 s")
-            return WalletInfo(methods=frozenset({"pay_invoice", "get_info", "get_balance"}))
+            return WalletInfo(methods=self.outside.methods)
 
         answer: WalletInfo | WalletError | Unreachable = await self.life.call("payer.probe", ask)
         return answer
@@ -248,4 +315,10 @@ class LifePayer:
         await self.life.point("publish waiting")
 
     async def lookup_outgoing(self, payment_hash: str) -> LookupAnswer:
-        return Unreachable("silent")
+        await self.life.point("payer lookup")
+        if self.world.chaos and self.outside.dice.random() < 0.1:
+            self.world.count("payer_lookup_slow")
+            await asyncio.sleep(self.outside.dice.choice((3, 20, 90)))
+        answer = self.outside.lookup(payment_hash)
+        await self.life.point("payer looked up")
+        return answer

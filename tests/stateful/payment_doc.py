@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from billing.model import Purpose
+from billing.payer_lookups import ASK_AFTER_S, read_payer_lookup
 from billing.payments import (
     ATTEMPT_TABLE,
     AUTOMATIC_EXPIRY_S,
@@ -18,8 +20,8 @@ from billing.payments import (
     read_lookup,
 )
 from billing.store.payments import new_request
-from wallet.outcome import LEGACY_SPELLINGS, REFUSALS
-from wallet.ports import Transaction
+from wallet.outcome import LEGACY_SPELLINGS, REFUSALS, Settled
+from wallet.ports import LookupAnswer, NotFound, Transaction, Unreachable, WalletError
 
 _REQUEST = new_request(
     request_id="req",
@@ -86,6 +88,65 @@ def answers_table() -> str:
         ("silence, a lost socket", "nothing", "the answer may come hours later"),
     ]
     return _table(("the wallet answers", "proves", "because"), rows)
+
+
+_HASH, _OTHER_HASH = "ab" * 32, "cd" * 32
+_PREIMAGE = "00" * 32
+_PROVEN_HASH = hashlib.sha256(bytes(32)).hexdigest()
+
+
+def _told(direction: Any, state: str | None, preimage: str | None = None) -> Transaction:
+    payment_hash = _PROVEN_HASH if preimage else _HASH
+    return Transaction(payment_hash, direction, state, 1, None, 0, 1, preimage)
+
+
+PAYER_ANSWERS: list[tuple[str, LookupAnswer, str]] = [
+    (
+        "outgoing, settled, with the preimage",
+        _told("outgoing", "settled", _PREIMAGE),
+        "as a success with the preimage: our own wallet is asked at once (M6)",
+    ),
+    (
+        "outgoing, settled, without a valid preimage",
+        _told("outgoing", "settled"),
+        "some show failed ones so; our own wallet is asked at once",
+    ),
+    (
+        "outgoing, settled by its time only (no state), with the preimage",
+        replace(_told("outgoing", None, _PREIMAGE), settled_at=1),
+        "a state is optional",
+    ),
+    (
+        "outgoing, `pending`, `failed` or any other state",
+        _told("outgoing", "failed", _PREIMAGE),
+        "said of paid ones too",
+    ),
+    (
+        "incoming, or of no direction",
+        _told("incoming", "settled", _PREIMAGE),
+        "one service may hold both wallets, and show the preimage of what nobody paid",
+    ),
+    ("another payment hash", _told("outgoing", "settled"), "it speaks of something else"),
+    ("`NOT_FOUND`", NotFound(), "wallets forget, and list late"),
+    ("any error", WalletError("INTERNAL", ""), "a revoked connection knows nothing either"),
+    ("silence", Unreachable(""), "a phone sleeps"),
+]
+
+
+def payer_answers_table() -> str:
+    """What each answer of the payer's `lookup_invoice` proves, by the reader itself."""
+    rows = []
+    for name, answer, why in PAYER_ANSWERS:
+        is_it = isinstance(answer, Transaction) and name != "another payment hash"
+        outcome = read_payer_lookup(answer.payment_hash if is_it else _OTHER_HASH, answer)
+        rows.append((name, "claimed" if isinstance(outcome, Settled) else "nothing", why))
+    return _table(("asked, the payer's wallet says", "proves", "because"), rows)
+
+
+def payer_schedule_table() -> str:
+    """When the payer's wallet is asked about an attempt in flight."""
+    rows = [(f"{_span(after_s)} after it went out",) for after_s in ASK_AFTER_S]
+    return _table(("the payer's wallet is asked",), [*rows, ("at expiry plus margin",)])
 
 
 def looks(margin_s: int) -> list[int]:
@@ -157,5 +218,7 @@ def sections() -> dict[str, str]:
         "request-table": effects_table(REQUEST_TABLE),
         "attempt-table": effects_table(ATTEMPT_TABLE),
         "answers": answers_table(),
+        "payer-answers": payer_answers_table(),
+        "payer-schedule": payer_schedule_table(),
         "schedule": schedule_table(),
     }

@@ -43,12 +43,14 @@ async def test_orders_refusal_hand_payment_addition_and_renewal(engine: Migratab
 
 async def test_silence_death_late_money_and_credit(engine: MigratableEngine) -> None:
     world = await a_world(engine)
-    await world.connect_wallet()
+    await world.connect_wallet(methods="lookup_invoice pay_invoice")
     world.payer.behaviour = "silent"
     await order(world, "alice")
     await world.accounts.pay(await world.command("pay"))
     await world.pass_time(1800, step=120)
     first, second = await world.requests()
+    assert {asked for _, asked in world.payer.lookups} == {first.payment_hash}
+    assert len(world.payer.lookups) == 3
     world.payee.settle(second.payment_hash)
     await world.pass_time(120, step=60)
     world.payee.settle(first.payment_hash)

@@ -147,6 +147,32 @@ UPDATE payment_attempts
 SET outcome = :outcome, reason = :reason, preimage = COALESCE(:preimage, preimage)
 WHERE id = :id
 
+-- name: payer_lookups_due
+-- Attempts in flight whose payer's wallet has not been asked since the last step of its schedule that
+-- has passed. Our own wallet has had its turn (nothing of it is due), and the payer has not proven it
+-- yet. A connection that was switched off stays asked about what went out over it.
+SELECT a.* FROM payment_attempts AS a
+JOIN payment_requests AS r ON r.id = a.request_id
+JOIN connections AS c ON c.id = a.connection_id
+WHERE a.state = 'in_flight' AND a.rail = 'nwc'
+    AND r.state = 'open' AND r.claimed_at IS NULL AND r.next_lookup_at > :now
+    AND ' ' || c.methods || ' ' LIKE :lists
+    AND (
+        (a.in_flight_at + :first_s <= :now
+            AND COALESCE(a.payer_asked_at, 0) < a.in_flight_at + :first_s)
+        OR (a.in_flight_at + :second_s <= :now
+            AND COALESCE(a.payer_asked_at, 0) < a.in_flight_at + :second_s)
+        OR (a.in_flight_at + :third_s <= :now
+            AND COALESCE(a.payer_asked_at, 0) < a.in_flight_at + :third_s)
+        OR (r.expires_at + r.margin_s <= :now
+            AND COALESCE(a.payer_asked_at, 0) < r.expires_at + r.margin_s)
+    )
+ORDER BY COALESCE(a.payer_asked_at, 0), a.in_flight_at, a.id LIMIT :count
+
+-- name: payer_asked
+-- Where its schedule stands, whatever was answered.
+UPDATE payment_attempts SET payer_asked_at = :asked_at WHERE id = :id
+
 -- name: insert_settlement
 -- Money proven by our own wallet; a repeat changes nothing.
 INSERT INTO settlements (payment_hash, request_id, tenant, invoice_id, amount_msat, value_minor,

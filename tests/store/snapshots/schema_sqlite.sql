@@ -396,7 +396,7 @@ CREATE TABLE payment_attempts (
     outcome TEXT,
     reason TEXT,
     preimage TEXT,
-    ended_at INTEGER,
+    ended_at INTEGER, payer_asked_at INTEGER,
     -- M1: nothing may be in flight without all that recovery needs.
     CHECK (rail <> 'nwc' OR (request_id IS NOT NULL AND payment_hash IS NOT NULL)),
     CHECK (rail <> 'card' OR operation_id IS NOT NULL)
