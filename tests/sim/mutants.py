@@ -346,7 +346,7 @@ WITHIN: dict[Callable[[], Any], int] = {
     held_is_nothing: 300,
     written_late: 60,
     refusal_after_resend: 100,
-    payer_lookup_refuses: 60,
+    payer_lookup_refuses: 120,
     dunning_through_outage: 200,
 }
 """How many seeds, from 0 on, find each. Some three times what it took when it was written down
