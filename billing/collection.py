@@ -156,6 +156,7 @@ class Collector:
                 orphaned=await effects.is_orphaned(unit, invoice, view),
                 rails=self.rails,
                 payee_margin_s=self.issuer.margin_s,
+                of_this_life=frozenset(r.id for r in requests if self.issuer.is_of_this_life(r)),
                 now=unit.now,
                 billing_now=unit.billing_now,
                 nwc_retry_after_s=self.nwc_retry_after_s,

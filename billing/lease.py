@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from billing.ports import Clock
-from billing.store.engine import Engine
+from billing.store.engine import Engine, Tx
 
 LEASE_S: Final = 30
 """Long enough for a slow commit, short enough that a successor does not wait long."""
@@ -40,9 +40,9 @@ class Lease:
         now = self.clock.now()
         async with self.engine.transaction() as tx:
             await tx.execute("leases.ensure", name=NAME)
-            if tx.dialect == "sqlite":
-                # We hold the file's lock: whoever this names was killed, and waiting for its
-                # lease to expire would leave webhooks unanswered for nothing.
+            if self.is_alone_on_its_file(tx):
+                # Whoever this names was killed, and waiting for its lease to expire would leave
+                # webhooks unanswered for nothing.
                 await tx.execute("leases.expire", name=NAME)
             taken = await tx.execute(
                 "leases.take", name=NAME, owner=self.owner, expires_at=now + LEASE_S, now=now
@@ -53,6 +53,10 @@ class Lease:
         assert isinstance(token, int)
         self._token, self._expires_at = token, now + LEASE_S
         return True
+
+    def is_alone_on_its_file(self, tx: Tx) -> bool:
+        """We hold the lock of the SQLite file; PostgreSQL serves whoever connects."""
+        return tx.dialect == "sqlite"
 
     async def renew(self) -> bool:
         """Still ours? False: somebody took over; this process must stop at once."""

@@ -51,7 +51,7 @@ PROBE_PATIENCE_S: Final = 30
 """A wallet connected in the same breath as the order is worth this long a wait."""
 CARD_LOOK_S: Final = 60
 """Between two looks at a card payment: Stripe's own event usually comes first."""
-MAX_LOST_CARD_TRIES: Final = 3
+MAX_LOST_CARD_TRIES: Final = 2
 """A `pay` that never reached Stripe is made again: a crash does not repeat, a refusal does."""
 MARGIN_LOOK_S: Final = 30
 """After a margin has ended the resolver looks first, then collection."""
@@ -93,6 +93,7 @@ class Situation:
     orphaned: bool
     rails: tuple[Rail, ...]
     payee_margin_s: int
+    of_this_life: frozenset[str]
     now: int
     billing_now: int
     nwc_retry_after_s: tuple[int, ...] = NWC_RETRY_AFTER_S
@@ -288,6 +289,9 @@ def _nwc(s: Situation, open_request: PaymentRequest | None) -> Step | None:
         return _while_paused(s)
     if open_request is not None and not _is_unused(s, open_request):
         return None
+    if open_request is not None and open_request.id not in s.of_this_life:
+        why = "a payment request of an earlier life must die first"
+        return None if s.invoice.show_wanted else Wait(why, open_request.expires_at)
     if open_request is None and (_not_beyond(s) or not _fits_first_invoice(s, AUTOMATIC_EXPIRY_S)):
         return None
     if payer.state is not ConnectionState.ACTIVE:
@@ -313,7 +317,7 @@ def _nwc_is_due(s: Situation) -> bool:
 
 
 def _is_unused(s: Situation, request: PaymentRequest) -> bool:
-    """Issued for a wallet, then nothing: what a crash between two steps leaves behind."""
+    """Issued for a wallet, then nothing: what a failure between two steps leaves behind."""
     return (
         request.purpose is Purpose.AUTOMATIC
         and request.shown_at is None

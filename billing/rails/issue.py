@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from billing.errors import NoQuote, PurserError
@@ -127,6 +127,13 @@ class Issuer:
     payees: Payees
     quoter: Quoter
     payee_kind: str
+    _made_here: dict[str, int] = field(default_factory=dict)
+    """Request id -> its expiry, in memory on purpose."""
+
+    def is_of_this_life(self, request: PaymentRequest) -> bool:
+        """Made by this process. What an earlier one made may be in a backup that another bot runs
+        on, and be paid by that one any moment: the note at Stripe is the same for both (M3)."""
+        return request.id in self._made_here
 
     @property
     def margin_s(self) -> int:
@@ -171,6 +178,8 @@ class Issuer:
             expires_at=max(made.expires_at, now + EXPIRY_S[purpose]),
             margin_s=self.margin_s,
         )
+        self._made_here = {i: end for i, end in self._made_here.items() if end > now}
+        self._made_here[request.id] = request.expires_at
         async with self.rt.unit() as unit:
             if await payments.request_by_hash(unit.tx, request.payment_hash) is not None:
                 return NotIssued("our wallet handed out a payment hash that it used before")

@@ -269,7 +269,10 @@ async def test_m4_a_card_payment_whose_request_was_lost_keeps_others_away(world:
     await world.pass_time(540, step=60)
     assert len(await world.requests()) == 1
     assert (await kinds(world))[-1] == "payment_under_way"
+    # Nothing reached Stripe: it is tried once more, then by hand.
     await world.pass_time(180, step=60)
+    assert [a.state.value for a in await world.attempts(addition.id)] == ["refused", "in_flight"]
+    await world.pass_time(720, step=60)
     assert (await kinds(world))[-1] == "pay_by_hand"
 
 
