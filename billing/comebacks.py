@@ -1,7 +1,8 @@
-"""What a paid invoice owes for relays that had ended by then: the relay again, or its share.
+"""What a paid invoice owes for relays that did not run any more: the relay again, or its share.
 
 A renewal may carry several relays, and one of them may have come to the end of the timeline on an
 earlier invoice. Whoever pays the later one pays for that one too: money for nothing is never kept.
+A renewal may also have the seat of a relay whose `stop` Stripe heard of too late.
 """
 
 from __future__ import annotations
@@ -19,6 +20,11 @@ from billing.views import InvoiceView
 WORTH_IT_S: Final = lapses.LAST_HOUR_S
 """A relay is not brought back for less than that of paid time: its share is worth more."""
 
+ORDER_LIVES_S: Final = 2 * 86_400
+"""An order that was given up keeps its seat no longer than this: 23 h, and its requests' death."""
+SAME_MOMENT_S: Final = 60
+"""A stop is dated by the end of the period that Stripe names; seconds lie between two readings."""
+
 
 async def come_back(unit: Unit, invoice: Invoice, view: InvoiceView) -> list[HostedRelay]:
     """Once, when it is seen paid. Returns the relays that come up again: to the end of what is
@@ -33,9 +39,48 @@ async def come_back(unit: Unit, invoice: Invoice, view: InvoiceView) -> list[Hos
             back.append(relay)
         else:
             lost.append(relay)
+    lost += await _stopped_too_late(unit, invoice, view)
     if lost:
         await give_share(unit, invoice, lost)
     return back
+
+
+async def _stopped_too_late(unit: Unit, invoice: Invoice, view: InvoiceView) -> list[HostedRelay]:
+    """Relays whose stop took effect where this renewal begins, and whose seat it has all the same:
+    it carries them, or it has more seats than it carries relays, for which the cheapest count."""
+    if invoice.billing_reason != RENEWAL:
+        return []
+    carried = await invoices.relays_of(unit.tx, invoice.id)
+    linked = {relay.id for relay in carried}
+    found: list[HostedRelay] = []
+    unlinked: list[HostedRelay] = []
+    left = (view.seats or 0) - len(carried)
+    for relay in await tenants.relays_of(unit.tx, invoice.tenant):
+        if relay.plan not in unit.prices:
+            continue
+        if _stops_with(relay, invoice.period_end):
+            (found if relay.id in linked else unlinked).append(relay)
+        elif relay.id not in linked and await _may_have_seat(unit, relay, invoice):
+            left -= 1
+    unlinked.sort(key=lambda relay: unit.prices[relay.plan])
+    return found + unlinked[: max(0, left)]
+
+
+async def _may_have_seat(unit: Unit, relay: HostedRelay, renewal: Invoice) -> bool:
+    """It was on an invoice by then, as an addition that waits for payment is: a seat that nobody
+    else accounts for may be its own, and is not taken for another's."""
+    carriers = await invoices.of_relay(unit.tx, relay.id)
+    by_then = [c.created_at for c in carriers if c.created_at <= renewal.created_at]
+    since = renewal.created_at - ORDER_LIVES_S if relay.state is RelayState.ENDED else 0
+    return bool(by_then) and max(by_then) >= since
+
+
+def _stops_with(relay: HostedRelay, period_end: int) -> bool:
+    """Its tenant had it run to the end of that period, and no longer."""
+    is_stopped = relay.stop_requested_at is not None and relay.lapses_at is None
+    if not is_stopped or relay.activated_at is None or relay.stops_at is None:
+        return False
+    return abs(relay.stops_at - period_end) <= SAME_MOMENT_S
 
 
 def _ended_unasked(relay: HostedRelay) -> bool:
@@ -65,7 +110,9 @@ async def give_share(unit: Unit, invoice: Invoice, relays: list[HostedRelay]) ->
     """What was paid for these relays becomes credit, once for an invoice: the intent is stored
     here, the desk's worker carries it out and tells (M1, M10)."""
     refund_id = f"ref_unused_{invoice.id}"
-    amount_minor = share_minor(unit, invoice, await invoices.relays_of(unit.tx, invoice.id), relays)
+    carried = {relay.id: relay for relay in await invoices.relays_of(unit.tx, invoice.id)}
+    carried |= {relay.id: relay for relay in relays}
+    amount_minor = share_minor(unit, invoice, list(carried.values()), relays)
     if amount_minor <= 0 or await refunds.get(unit.tx, refund_id) is not None:
         return
     tenant = await tenants.get(unit.tx, invoice.tenant)
@@ -80,7 +127,7 @@ async def give_share(unit: Unit, invoice: Invoice, relays: list[HostedRelay]) ->
             way=RefundWay.BALANCE,
             amount_minor=amount_minor,
             currency=invoice.currency,
-            reason=f"{', '.join(names)} had ended when {invoice.id} was paid"[:300],
+            reason=f"{', '.join(names)} did not run when {invoice.id} was paid"[:300],
             # Named after the invoice: another life of this database gives it once (M11).
             operation_id=f"op_unused_{invoice.id}",
             note_operation_id=None,

@@ -115,6 +115,7 @@ def invoice_view(raw: Raw) -> InvoiceView:
         covers_from=covers_from,
         covers_until=covers_until,
         collection_method=str(raw.get("collection_method") or "charge_automatically"),
+        seats=_seats(raw),
     )
 
 
@@ -136,6 +137,19 @@ def _covered(raw: Raw) -> tuple[int | None, int | None]:
         return None, None
     starts = [_int(period, "start") for period in periods]
     return min(starts), max(_int(period, "end") for period in periods)
+
+
+def _seats(raw: Raw) -> int | None:
+    """Of the lines of subscription items; https://docs.stripe.com/api/invoice-line-item/object"""
+    lines = raw.get("lines") or {}
+    if lines.get("has_more", True):
+        return None
+    count = 0
+    for line in lines.get("data") or []:
+        details = (line.get("parent") or {}).get("subscription_item_details")
+        if details is not None and not details.get("proration") and line["amount"] > 0:
+            count += line.get("quantity") or 0
+    return count
 
 
 def event_view(raw: Raw) -> StripeEvent:

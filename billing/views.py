@@ -112,6 +112,8 @@ class InvoiceView:
     covers_from: int | None = None
     covers_until: int | None = None
     collection_method: str = "charge_automatically"
+    seats: int | None = None
+    """Relays that its charged lines are for, prorations left out; None: not all lines are known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ def refunded(f: Facts) -> str:
 
 def paid_for_ended(f: Facts) -> str:
     """An invoice was paid that still had an ended relay on it."""
-    what = f"What you paid was for {names(f['relays'])} too, which had ended and cannot come back"
+    what = f"What you paid was for {names(f['relays'])} too, which does not run any more"
     if f["as_credit"]:
         return f"{what}. Its share, {amount(f)}, becomes your credit. Nothing to do."
     return f"{what}. Its share, {amount(f)}, is yours: ask the operator for it."

@@ -148,6 +148,7 @@ class Invoice:
     card: CardProgress = "none"
     due_at: int | None = None
     covers: tuple[int | None, int | None] = (None, None)
+    seats: int | None = None
 
     @property
     def total(self) -> int:
@@ -183,6 +184,7 @@ class Invoice:
             metadata=dict(self.metadata),
             covers_from=self.covers[0],
             covers_until=self.covers[1],
+            seats=self.seats,
             collection_method=(
                 "charge_automatically" if self.days_until_due is None else "send_invoice"
             ),
@@ -305,6 +307,7 @@ class Books:
         invoice = self.draft(sub.customer, sub, lines, "subscription_cycle", sub.status != "unpaid")
         invoice.period_start, invoice.period_end = before, sub.period_start
         invoice.finalizes_at = self.now + HOUR_S
+        invoice.seats = sum(i.quantity for i in sub.items if i.price.amount_minor > 0)
         self.tell("customer.subscription.updated", sub)
 
     # --- invoices --------------------------------------------------------------------------

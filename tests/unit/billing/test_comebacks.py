@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import pytest
+
+from billing.dunning import DAY_S
 from billing.model import HostedRelay, RelayState
 from tests.fakes.stripe_books import Invoice as StripeInvoice
-from tests.unit.billing.dunned import HOUR_S, days, order, renewal, text_of, told, unpaid
+from tests.unit.billing.dunned import (
+    HOUR_S,
+    days,
+    order,
+    renewal,
+    subscription,
+    text_of,
+    to_renewal,
+    told,
+    unpaid,
+)
 from tests.world import World
 
 
@@ -75,3 +88,39 @@ async def test_m13_its_share_is_credit_where_the_time_that_was_paid_is_over(worl
     await pay(world, later)
     assert (await relay_named(world, "alice")).state is RelayState.ENDED
     assert later.customer.balance_minor == -400
+
+
+@pytest.mark.parametrize("away_s", [2, 5 * HOUR_S])
+async def test_a_seat_that_was_stopped_as_the_renewal_was_made_is_given_back(
+    world: World, away_s: int
+) -> None:
+    """Another relay goes on, so the renewal stands; it has the stopped one's seat too."""
+    await world.connect_wallet()
+    for name in ("alice", "berta"):
+        await order(world, name)
+    await world.pass_time(30, step=10)
+    left = subscription(world).period_end - world.clock.billing_now() - 1
+    await world.pass_time(left, step=DAY_S)
+    await world.orders.stop(await world.command("stop"), "alice", confirmed=True)
+    world.clock.advance(away_s)
+    await world.lease.take()
+    await world.settle_down()
+    await world.pass_time(DAY_S, step=HOUR_S)
+    assert (await relay_named(world, "alice")).state is RelayState.ENDED
+    paid = list(world.stripe.books.invoices.values())[-1]
+    assert (paid.status, paid.total, paid.seats) == ("paid", 800, 2)
+    assert paid.customer.balance_minor == -400
+    assert "alice" in await text_of(world, "paid_for_ended")
+
+
+async def test_a_stop_in_time_gives_nothing_back(world: World) -> None:
+    await world.connect_wallet()
+    for name in ("alice", "berta"):
+        await order(world, name)
+    await world.pass_time(30, step=10)
+    await world.orders.stop(await world.command("stop"), "alice", confirmed=True)
+    await to_renewal(world)
+    await days(world, 1)
+    paid = list(world.stripe.books.invoices.values())[-1]
+    assert (paid.status, paid.total) == ("paid", 400)
+    assert paid.customer.balance_minor == 0
