@@ -55,9 +55,9 @@ class Questions:
             or any(row.relay_id not in relays for row in stated_in(view.metadata))
         ]
 
-    async def invoices_in_question(self) -> list[InvoiceView]:
+    async def invoices_in_question(self, also: Sequence[str] = ()) -> list[InvoiceView]:
         """Invoices that say something this database does not know: among those that are open at
-        Stripe, or here, and those made since it was last up to date."""
+        Stripe, or here, those made since it was last up to date, and `also`."""
         since = await self._since()
         lists: tuple[tuple[OpenStatus | None, int], ...] = (
             ("draft", 0),
@@ -74,9 +74,9 @@ class Questions:
                 kept |= {view.id: view for view in await self._unknown_invoices(page.rows)}
         async with self.rt.unit() as unit:
             open_here = await unit.tx.fetch_all(Invoice, "reconcile.unended_here")
-        for invoice in open_here:
-            if invoice.id not in met:
-                kept |= await self._look_at(invoice.id)
+        for invoice_id in sorted({invoice.id for invoice in open_here}.union(also)):
+            if invoice_id not in met:
+                kept |= await self._look_at(invoice_id)
         return list(kept.values())
 
     async def _look_at(self, invoice_id: str) -> dict[str, InvoiceView]:

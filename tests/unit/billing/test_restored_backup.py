@@ -353,6 +353,42 @@ async def test_nothing_is_charged_until_our_wallet_has_said_what_was_paid(
     await engine.close()
 
 
+async def test_m9_what_waits_for_another_request_is_taken_up_after_a_restart_too(
+    make_world: MakeWorld, tmp_path: Path
+) -> None:
+    """The invoice is paid at Stripe by a later request; the one in the backup is still open there,
+    and the bot stops before that is decided (simulation seed 2053)."""
+    world = await make_world()
+    await order(world, wallet=False)
+    await world.settle_down()
+    engine = await backup(world, tmp_path / "old.sqlite")
+    await world.pass_time(3900, step=300)
+    await world.accounts.pay(await world.command("pay"))
+    await world.settle_down()
+    (_, second) = await world.requests()
+    world.payee.settle(second.payment_hash)
+    await world.pass_time(120, step=60)
+    assert (await world.invoices())[0].status == "paid"
+    again = await reborn_on(world, engine)
+    await again.rebuilder.run_once(again.clock.now())
+    assert [r.payment_hash for r in await again.requests()] != [second.payment_hash]
+    assert again.rebuilder._later
+    await again.reconciler.run_once(again.clock.now())
+    await again.events.run_once(again.clock.now())
+    assert (await again.invoices())[0].status == "paid"
+    last = await again.reborn()
+    await come_to_an_end(last)
+    await last.rebuilder.run_once(last.clock.now())
+    await come_to_an_end(last)
+    (money,) = await last.settlements()
+    assert (money.payment_hash, money.state, money.credit_minor) == (
+        second.payment_hash,
+        "placed",
+        0,
+    )
+    await engine.close()
+
+
 async def test_a_whole_database_is_only_read(make_world: MakeWorld) -> None:
     world = await make_world()
     await order(world)
