@@ -369,9 +369,9 @@ async def test_m9_what_waits_for_another_request_is_taken_up_after_a_restart_too
     world.payee.settle(second.payment_hash)
     await world.pass_time(120, step=60)
     assert (await world.invoices())[0].status == "paid"
+    await world.pass_time(86_400, step=21_600)
     again = await reborn_on(world, engine)
     await again.rebuilder.run_once(again.clock.now())
-    assert [r.payment_hash for r in await again.requests()] != [second.payment_hash]
     assert again.rebuilder._later
     await again.reconciler.run_once(again.clock.now())
     await again.events.run_once(again.clock.now())
