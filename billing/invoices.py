@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from billing import credit_note, plan_effects
+from billing import credit_note, plan_effects, taken_up_later
 from billing.comebacks import come_back
 from billing.dunning import Policy
 from billing.errors import StripeMissing
@@ -210,6 +210,8 @@ async def _paid_by(unit: Unit, invoice: Invoice, view: InvoiceView) -> str:
             tried = await payments.attempts_of_request(unit.tx, request.id)
             settled = any(attempt.state is AttemptState.SETTLED for attempt in tried)
             return Rail.NWC.value if settled else Rail.MANUAL.value
+        # Another bot on this Stripe account was paid for it: `billing.rebuild` books that here.
+        await taken_up_later.add(unit.tx, invoice.id)
     if view.amount_paid_off_stripe_minor > 0:
         return "stripe"
     return Rail.CARD.value if view.amount_paid_minor > 0 else "credit"

@@ -6,15 +6,16 @@ other database, so what the world knows is compared each time. With nothing miss
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
 
 import structlog
 
 from billing import invoices as effects
+from billing import taken_up_later
 from billing.adoption import adopt_request, issuer_of
 from billing.errors import PurserError, StripeMissing
 from billing.model import Connection, Invoice, RelayState, RequestState, Tenant
@@ -41,10 +42,6 @@ ORDER_AGAIN_S: Final = 23 * 3600
 """An unpaid order that is taken up again has as long as Stripe gives a first invoice."""
 
 
-LATER: Final = "rebuild_later"
-"""Cursor: invoices with a hash whose turn comes once another request of theirs is decided."""
-
-
 class Worker(Protocol):
     """What runs again and again."""
 
@@ -66,7 +63,6 @@ class Rebuilder:
     sweeper: Worker
     pages: Pages
     done: bool = False
-    _later: dict[str, InvoiceView] = field(default_factory=dict)
 
     async def run_once(self, now: int) -> int:
         """How much was taken up that this database must have known.
@@ -87,7 +83,9 @@ class Rebuilder:
 
         await self.pages(visit)
         # Oldest first: what a later invoice says of a relay holds.
-        asked = await questions.invoices_in_question(await self._stored_later())
+        async with self.rt.unit() as unit:
+            waiting = await taken_up_later.waiting(unit.tx)
+        asked = await questions.invoices_in_question(waiting)
         for invoice in sorted(asked, key=lambda v: (v.created_at, v.id)):
             count += await self._invoice(invoice)
         if count:
@@ -308,44 +306,31 @@ class Rebuilder:
             request = await adopt_request(self.rt, unit, payee, invoice, noted)
         if request is None:
             # Another one of this invoice is open here: once that is decided this one's turn comes.
-            await self._wait_for_turn(view)
+            async with self.rt.unit() as unit:
+                await taken_up_later.add(unit.tx, view.id)
             return 0
         if await self.resolver.resolve(request) is not RequestState.SETTLED:
             log.info("rebuild.watched", subject=request.id, invoice=invoice.id)
         return 1
 
     async def _take_up_rest(self) -> int:
+        """Those whose other request is decided, and those that another bot was paid for and marked
+        paid while this one ran."""
         count = 0
-        for view in list(self._later.values()):
+        async with self.rt.unit() as unit:
+            waiting = await taken_up_later.waiting(unit.tx)
+        for invoice_id in waiting:
             async with self.rt.unit() as unit:
-                requests = await payments.requests_of(unit.tx, view.id)
+                requests = await payments.requests_of(unit.tx, invoice_id)
             if any(request.state is RequestState.OPEN for request in requests):
                 continue
-            del self._later[view.id]
-            try:
-                count += await self._take_up_requests(view)
-            except PurserError:
-                self._later[view.id] = view
-                raise
-            await self._store_later()
+            with suppress(StripeMissing):
+                count += await self._take_up_requests(await self.stripe.invoice(invoice_id))
+            async with self.rt.unit() as unit:
+                requests = await payments.requests_of(unit.tx, invoice_id)
+                if not any(request.state is RequestState.OPEN for request in requests):
+                    await taken_up_later.drop(unit.tx, invoice_id)
         return count
-
-    async def _wait_for_turn(self, view: InvoiceView) -> None:
-        self._later[view.id] = view
-        await self._store_later()
-
-    async def _stored_later(self) -> list[str]:
-        async with self.rt.unit() as unit:
-            stored = await unit.tx.scalar("leases.cursor", name=LATER)
-        return [str(invoice_id) for invoice_id in json.loads(str(stored or "[]"))]
-
-    async def _store_later(self) -> None:
-        """A restart must not forget them: no list names a paid invoice again (simulation seed
-        2053)."""
-        async with self.rt.unit() as unit:
-            await unit.tx.execute(
-                "leases.set_cursor", name=LATER, value=json.dumps(sorted(self._later))
-            )
 
 
 @dataclass(slots=True)

@@ -8,11 +8,10 @@ from functools import partial
 from itertools import chain
 from typing import Final
 
-from billing.catch_up import whole_up_to
+from billing.catch_up import UNKNOWN_GAP_S, whole_up_to
 from billing.errors import StripeMissing
 from billing.model import Invoice
 from billing.paging import each_page
-from billing.payments import WATCH_S
 from billing.ports import StripeGateway
 from billing.rails.issue import noted_in
 from billing.refund_memory import refunds_in
@@ -21,8 +20,9 @@ from billing.store import sweeps
 from billing.unit import Runtime
 from billing.views import InvoiceView, OpenStatus, SubscriptionView
 
-LOOK_BACK_S: Final = WATCH_S
-"""Older payment requests are watched by nobody (M9)."""
+LOOK_BACK_S: Final = UNKNOWN_GAP_S
+"""Older payment requests are watched by nobody (M9), and the books want a quarter's invoices
+(simulation seed 2343)."""
 JUST_STARTED_S: Final = 120
 """What a life has written before its rebuild ran says nothing of the backup's age."""
 SEEN_OVERLAP_S: Final = 86_400

@@ -34,6 +34,9 @@ ALARM_AFTER: Final = 5
 """Failures before operators hear that a paid relay does not come up (C15)."""
 NEVER_UP_S: Final = 3 * 86_400
 """A relay that was paid and never came up for so long (wire time) is not billed on (C15)."""
+NEVER_UP_TRIES: Final = 20
+"""And after so many tries, some hours: days in which the bot was away, or that a restored backup
+does not know of, are no try (simulation seed 339)."""
 
 
 def back_off_s(attempts: int) -> int:
@@ -143,7 +146,8 @@ class RelayKeeper:
         )
         is_paid = relay.state is RelayState.ACTIVE and relay.activated_at is not None
         waits_s = unit.now - (relay.activated_at or unit.now)
-        if is_paid and relay.applied_rev == 0 and waits_s >= NEVER_UP_S and relay.is_renewed:
+        is_tried = waits_s >= NEVER_UP_S and relay.sync_attempts + 1 >= NEVER_UP_TRIES
+        if is_paid and relay.applied_rev == 0 and is_tried and relay.is_renewed:
             await lapses.bill_no_more(self.rt, unit, relay, self.catalogue)
         if is_final or relay.sync_attempts + 1 == ALARM_AFTER:
             await self.rt.alarm(

@@ -49,7 +49,9 @@ async def comes_to_its_end(scene: Scene, tenant: Tenant, name: str, payments: in
     await tenant.hear(f"{name} is up")
     await eventually(scene.all_money_placed, f"the money for {name} has its home")
     assert await scene.is_up(name)
-    assert tenant.connection.requests.count("pay_invoice") == payments
+    asked = tenant.connection.requests.count("pay_invoice")
+    # A relay that is slow to say OK is sent a second copy (M3).
+    assert payments <= asked <= 2 * payments
     check_tenant_wallet(tenant)
     check_nobody_paid_twice(scene)
 

@@ -286,7 +286,7 @@ class Bot:
         return bool(self.world.said)
 
     def _is_to_rebuild(self) -> bool:
-        is_wanted = not self.rebuilder.done or bool(self.rebuilder._later)
+        is_wanted = not self.rebuilder.done or self._cursor("rebuild_later") not in ("", "[]")
         return is_wanted and self.world.clock.now() >= self._rebuild_at
 
     def _is_to_sweep(self) -> bool:

@@ -17,9 +17,10 @@ from tests.sim import actions, final, ledger
 from tests.sim.loop import VirtualLoop
 from tests.sim.world import SimWorld, Violation
 
-DRAIN = ((20, 20), (20, 180), (20, 900), (20, 3600), (10, 21600), (12, 1800))
+DRAIN = ((20, 20), (20, 180), (20, 900), (20, 3600), (10, 21600), (12, 1800), (2, 60))
 """(steps, seconds): some four days after the last fault; small ones last, since two look-ups of one
-request that fell into a big one would be no sooner than two big ones (seed 30541)."""
+request that fell into a big one would be no sooner than two big ones (seed 30541). The operator has
+a turn after each but the last: what escalates in the half hours is decided too (seed 2643)."""
 ORDERS_JUDGED_AFTER = 2
 """The part of the drain, of six hours by then, after which every order has its invoice."""
 

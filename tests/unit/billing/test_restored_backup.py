@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from billing import taken_up_later
 from billing.errors import PurserError
 from billing.model import AttemptState, Connection, Rail, RelayState, RequestState, Tenant
 from billing.rails.card import LOST_REQUEST_S
@@ -234,6 +235,35 @@ async def test_m9_two_bots_that_hold_the_same_money_book_it_once(
     await engine.close()
 
 
+async def test_m9_what_a_copy_beside_us_was_paid_is_booked_here_while_we_run(
+    make_world: MakeWorld, tmp_path: Path
+) -> None:
+    """The copy made the request, was paid and marked the invoice: ours heard of a paid invoice and
+    had no money for it in its books (simulation seeds 3438 and 5047)."""
+    world = await make_world()
+    await world.rebuilder.run_once(world.clock.now())
+    await order(world, wallet=False)
+    await world.sync.run_once(world.clock.now())
+    engine = await backup(world, tmp_path / "copy.sqlite")
+    other = await reborn_on(world, engine)
+    await other.rebuilder.run_once(other.clock.now())
+    await other.settle_down()
+    (request,) = await other.requests()
+    other.payee.settle(request.payment_hash)
+    await other.pass_time(300, step=60)
+    assert [i.status for i in await other.invoices()] == ["paid"]
+    await world.lease.take()
+    await world.settle_down()
+    assert await world.rebuilder.run_once(world.clock.now()) == 1
+    await world.settle_down()
+    (money,) = await world.settlements()
+    assert (money.payment_hash, money.state) == (request.payment_hash, "placed")
+    async with world.rt.unit() as unit:
+        assert not await taken_up_later.waiting(unit.tx)
+    await check_books(world)
+    await engine.close()
+
+
 @pytest.mark.parametrize("home", ["credit", "another invoice"])
 async def test_m9_money_that_found_its_home_before_the_restore_pays_nothing_else(
     make_world: MakeWorld, tmp_path: Path, home: str
@@ -372,7 +402,8 @@ async def test_m9_what_waits_for_another_request_is_taken_up_after_a_restart_too
     await world.pass_time(86_400, step=21_600)
     again = await reborn_on(world, engine)
     await again.rebuilder.run_once(again.clock.now())
-    assert again.rebuilder._later
+    async with again.rt.unit() as unit:
+        assert await taken_up_later.waiting(unit.tx)
     await again.reconciler.run_once(again.clock.now())
     await again.events.run_once(again.clock.now())
     assert (await again.invoices())[0].status == "paid"

@@ -337,6 +337,24 @@ async def test_c15_a_relay_that_never_came_up_is_not_billed_on(world: World) -> 
     assert (await relay(world)).is_lapsed
 
 
+async def test_c15_days_in_which_the_bot_was_away_are_no_try(world: World) -> None:
+    """Simulation seed 339: back after days, one failed try was taken for a relay that never comes
+    up, and what its tenant had paid for was not renewed."""
+    world.host.script.extend([RelayUnreachable("no answer")] * 2)
+    await world.connect_wallet()
+    await world.orders.new(await world.command("new"), "alice", "basic")
+    await world.settle_down()
+    assert (await relay(world)).state is RelayState.ACTIVE
+    world.clock.advance(4 * DAY_S)
+    await world.lease.take()
+    await world.keeper.run_once(world.clock.now())
+    assert not world.host.script
+    assert (await relay(world)).is_renewed
+    await world.pass_time(3600, step=600)
+    assert world.host.is_up((await relay(world)).id)
+    assert not [kind for kind, _ in await world.messages() if kind == "never_up"]
+
+
 async def test_c15_one_that_comes_up_after_all_is_renewed(world: World) -> None:
     await never_up(world)
     world.host.script.clear()
