@@ -19,7 +19,7 @@ from billing.payments import (
 )
 from billing.store import invoices, ledger, payments, tenants
 from billing.unit import Runtime, Unit
-from wallet.outcome import PayOutcome, Refused, Settled, Unknown, survives_resend
+from wallet.outcome import PayOutcome, Refused, Settled, Unknown
 
 
 async def observe_request(
@@ -221,7 +221,7 @@ async def apply_outcome(
         case Settled(preimage=preimage):
             await _keep_outcome(unit, attempt, "SETTLED", None, preimage)
             await observe_attempt(rt, unit, attempt, AttemptSeen.PAYER_SETTLED)
-        case Refused(code=code, reason=reason) if attempt.writes > 1 and not survives_resend(code):
+        case Refused(code=code, reason=reason) if attempt.writes > 1:
             # Of one copy of the request: the other may be paid this very moment (M5).
             await _keep_outcome(unit, attempt, code, reason, None)
             await observe_attempt(rt, unit, attempt, AttemptSeen.PAYER_UNKNOWN)

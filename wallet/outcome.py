@@ -43,24 +43,16 @@ class Unknown:
 PayOutcome: TypeAlias = Settled | Refused | Unknown
 
 
-@dataclass(frozen=True, slots=True)
-class RefusalRule:
-    """One row of the table: does the refusal survive a resend, and why is it believed."""
-
-    final_if_resent: bool
-    reason: str
-
-
-REFUSALS: dict[str, RefusalRule] = {
-    "UNAUTHORIZED": RefusalRule(True, "this key has no wallet behind it"),
-    "RESTRICTED": RefusalRule(True, "the connection may not pay"),
-    "NOT_IMPLEMENTED": RefusalRule(True, "the wallet cannot pay"),
-    "UNSUPPORTED_ENCRYPTION": RefusalRule(True, "the wallet could not read the request"),
-    "RATE_LIMITED": RefusalRule(False, "the wallet took no request now"),
-    "QUOTA_EXCEEDED": RefusalRule(False, "the connection's budget is used up"),
-    "INSUFFICIENT_BALANCE": RefusalRule(False, "the wallet holds too little"),
+REFUSALS: dict[str, str] = {
+    "UNAUTHORIZED": "this key has no wallet behind it",
+    "RESTRICTED": "the connection may not pay",
+    "NOT_IMPLEMENTED": "the wallet cannot pay",
+    "UNSUPPORTED_ENCRYPTION": "the wallet could not read the request",
+    "RATE_LIMITED": "the wallet took no request now",
+    "QUOTA_EXCEEDED": "the connection's budget is used up",
+    "INSUFFICIENT_BALANCE": "the wallet holds too little",
 }
-"""NIP-47 code -> why it ends an attempt. Everything else is Unknown."""
+"""NIP-47 code -> why it ends an attempt, if one copy was sent. Everything else is Unknown."""
 
 LEGACY_SPELLINGS: dict[str, str] = {
     "INSUFFICIENT_FUNDS": "INSUFFICIENT_BALANCE",
@@ -69,13 +61,6 @@ LEGACY_SPELLINGS: dict[str, str] = {
     "RATE_LIMIT_EXCEEDED": "RATE_LIMITED",
     "UNSUPPORTED_METHOD": "NOT_IMPLEMENTED",
 }
-
-
-def survives_resend(code: str) -> bool:
-    """Whether this refusal holds although two copies of the request went out (M5): the wallet
-    cannot pay either, whichever it answered."""
-    rule = REFUSALS.get(code)
-    return rule is not None and rule.final_if_resent
 
 
 def clean_text(text: str) -> str:
@@ -92,13 +77,14 @@ def outcome_of_error(code: str, message: str, *, resent: bool) -> Refused | Unkn
     """The outcome that an error answer proves.
 
     `resent`: the same signed request was written more than once (M3's only resend), after which
-    the late refusal of one copy says nothing of the other.
+    the refusal of one copy says nothing of the other: a connection may be deleted between the two,
+    as those for one payment are once it is made.
     """
     normal = code.strip().upper()
     normal = LEGACY_SPELLINGS.get(normal, normal)
     shown = clean_text(normal)[:40] or "NO_CODE"
     reason = clean_text(message)
-    rule = REFUSALS.get(normal)
-    if rule is not None and (rule.final_if_resent or not resent):
-        return Refused(shown, reason or rule.reason)
+    believed_because = REFUSALS.get(normal)
+    if believed_because is not None and not resent:
+        return Refused(shown, reason or believed_because)
     return Unknown(shown, reason or "the wallet's answer proves nothing")

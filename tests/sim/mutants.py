@@ -49,7 +49,12 @@ def unknown_is_failed() -> Any:
 
 def refusal_after_resend() -> Any:
     """A refusal is believed although two copies of the request went out (M5)."""
-    return patch.object(observations, "survives_resend", lambda code: True)
+    real = observations.apply_outcome
+
+    async def wrong(rt: Any, unit: Any, attempt: Any, outcome: Any) -> None:
+        await real(rt, unit, dataclasses.replace(attempt, writes=min(attempt.writes, 1)), outcome)
+
+    return patch.object(observations, "apply_outcome", wrong)
 
 
 def payer_lookup_refuses() -> Any:

@@ -74,7 +74,7 @@ class OutsidePayer:
         if sealed.event_id in self.seen and not self.revoked and self.world.rng.random() < 0.5:
             # It knows the event, and says so with a word that is true of this copy only.
             self.world.count("wallet_refuses_second_copy")
-            self._reply(sealed, Refused("RATE_LIMITED", "already working on it"))
+            self._reply(sealed, Refused(self.dice.choice(REFUSALS), "already working on it"))
         if sealed.event_id in self.seen or self.revoked:
             return
         self.seen.add(sealed.event_id)

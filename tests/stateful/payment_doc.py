@@ -70,12 +70,8 @@ def effects_table(table: Mapping[tuple[Any, Any], Any]) -> str:
 def answers_table() -> str:
     """What each answer to `pay_invoice` proves (M5)."""
     rows = [
-        (
-            f"`{code}`",
-            "refused" if rule.final_if_resent else "refused, if it was sent once",
-            rule.reason,
-        )
-        for code, rule in sorted(REFUSALS.items())
+        (f"`{code}`", "refused, if it was sent once", reason)
+        for code, reason in sorted(REFUSALS.items())
     ]
     rows += [
         (f"`{old}`", f"as `{new}`", "an older spelling")
