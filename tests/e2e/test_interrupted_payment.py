@@ -14,8 +14,8 @@ from bot.sandbox.lightning.faults import Delay, Fault, LateReply, Silent
 from tests.e2e.botprocess import Scene, Tenant, check_books, check_tenant_wallet, eventually
 
 ASKED = "SELECT count(*) FROM payment_attempts WHERE writes >= 1"
-"""On a busy machine one is settled before the other was sent, or a relay's OK takes its five seconds
-and a second copy goes out (M3)."""
+"""On a busy machine one is settled before the other was sent, or a relay's OK takes its five
+seconds and a second copy goes out (M3)."""
 
 
 async def order_and_ask_wallets(scene: Scene, *faults: Fault) -> list[Tenant]:
