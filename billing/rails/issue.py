@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 from billing.errors import NoQuote, PurserError
 from billing.model import Connection, Invoice, PaymentRequest, Purpose, RequestState
 from billing.money import fiat_to_msat
+from billing.pace import PayeePace, is_rate_limited
 from billing.payments import AUTOMATIC_EXPIRY_S, MARGIN_S, SHOWN_EXPIRY_S, is_beyond_margin
 from billing.ports import Payees, Quoter, StripeGateway
 from billing.rails.card_note import foreign_cards
@@ -127,6 +128,8 @@ class Issuer:
     payees: Payees
     quoter: Quoter
     payee_kind: str
+    pace: PayeePace = field(default_factory=PayeePace)
+    """Shared with whoever looks up on the same wallet."""
     _made_here: dict[str, int] = field(default_factory=dict)
     """Request id -> its expiry, in memory on purpose."""
 
@@ -141,7 +144,10 @@ class Issuer:
         return MARGIN_S[self.payee_kind]
 
     async def issue(self, invoice: Invoice, purpose: Purpose) -> IssueAnswer:
-        """A new open request for what remains of this invoice; the caller has re-fetched it."""
+        """A new open request for what remains of this invoice; the caller has re-fetched it.
+
+        Raises `Paced`, before anything was made, where our own wallet is not to be asked now.
+        """
         try:
             rate = await self.quoter.quote(invoice.currency)
         except NoQuote as error:
@@ -206,9 +212,13 @@ class Issuer:
     ) -> Bolt11 | NotIssued:
         payee = await self.payees.payee(connection)
         description = f"{invoice.number or 'Invoice'} ({invoice.id})"[:DESCRIPTION_MAX]
+        self.pace.make(invoice, self.rt.clock.now())
         answer = await payee.make_invoice(amount_msat, description, expiry_s)
         if isinstance(answer, Bolt11):
+            self.pace.made()
             return answer
+        if is_rate_limited(answer):
+            self.pace.make_limited(invoice, self.rt.clock.now())
         reason = getattr(answer, "reason", None) or getattr(answer, "message", "no answer")
         return NotIssued(f"our own wallet made no payment request: {reason}")
 

@@ -30,6 +30,7 @@ from billing.model import (
 from billing.observations import observe_request, operator_reading
 from billing.orders import Orders
 from billing.outbox import OutboxWorker
+from billing.pace import PayeePace
 from billing.payer_lookups import PayerLookups
 from billing.payer_replies import Witness
 from billing.payments import is_beyond_margin
@@ -212,7 +213,8 @@ class Bot:
         rt, world, stripe = self.rt, self.world, self.stripe
         sources: Any = [Port(self.life, "rates", source) for source in world.market.sources]
         self.rates = RateBook(sources, world.clock)
-        issuer = Issuer(rt, stripe, self, self.rates, "lnd")
+        pace = PayeePace()
+        issuer = Issuer(rt, stripe, self, self.rates, "lnd", pace)
         rails = tuple(Rail(name) for name in world.rails)
         collector = Collector(
             rt,
@@ -231,7 +233,7 @@ class Bot:
         sync = SubscriptionSync(rt, stripe, world.catalogue, changer)
         lightning = LightningRefunds(rt, self, self, RefundMemory(rt, stripe))
         self.refund_desk = RefundDesk(rt, stripe, self.rates)
-        resolver, sweeper = Resolver(rt, self), Sweeper(rt, self)
+        resolver, sweeper = Resolver(rt, self, pace), Sweeper(rt, self)
         self.rebuilder = Rebuilder(rt, stripe, resolver, sweeper, self.reconciler.subscriptions)
         self.life.work("rebuild", self.rebuild, self._is_to_rebuild)
         for name, gated in (
