@@ -33,6 +33,8 @@ SERVICE_PER_SECOND: Final = 2
 relays that limit at all take a few from one client. It makes 7 200 an hour."""
 KEPT_SHARE: Final = 5
 """One in so many of a burst is kept for people who wait: renewals never empty a bucket."""
+LINE_S: Final = 3600
+"""Nobody is told to come later than this: a clock that was set back is no reason to wait."""
 MAX_SERVICES: Final = 1000
 """Tenants name relays as they like; those that nobody uses now are forgotten beyond this many."""
 
@@ -106,14 +108,15 @@ class Turns:
         """When this one is to come again. Those who are awaited have a line of their own."""
         first = max(now + 1, not_before)
         turn = self._turns.get((awaited, key), 0)
-        if turn >= first:
+        if first <= turn < first + LINE_S:
             return turn
         rate = self.bucket.per_second
-        last = self._last.get(awaited, 0)
-        if last < first * rate:
+        slot = self._last.get(awaited, 0) + 1
+        if not first * rate <= slot < (first + LINE_S) * rate:
             # Nobody is in line: whoever was, has been or will not come.
             self._turns = {k: t for k, t in self._turns.items() if k[0] != awaited}
-        slot = self._last[awaited] = max(last + 1, first * rate)
+            slot = first * rate
+        self._last[awaited] = slot
         self._turns[awaited, key] = slot // rate
         return slot // rate
 
