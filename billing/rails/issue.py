@@ -15,6 +15,7 @@ from billing.pace import PayeePace, is_rate_limited
 from billing.payments import AUTOMATIC_EXPIRY_S, MARGIN_S, SHOWN_EXPIRY_S, is_beyond_margin
 from billing.ports import Payees, Quoter, StripeGateway
 from billing.rails.card_note import foreign_cards
+from billing.rates import Rate
 from billing.stated_relays import state_relays
 from billing.store import invoices, operations, payments, tenants
 from billing.unit import Runtime
@@ -186,6 +187,10 @@ class Issuer:
         )
         self._made_here = {i: end for i, end in self._made_here.items() if end > now}
         self._made_here[request.id] = request.expires_at
+        return await self._store(request, rate)
+
+    async def _store(self, request: PaymentRequest, rate: Rate) -> IssueAnswer:
+        """Intent before effect (M1): the row, then the note at Stripe."""
         async with self.rt.unit() as unit:
             if await payments.request_by_hash(unit.tx, request.payment_hash) is not None:
                 return NotIssued("our wallet handed out a payment hash that it used before")
@@ -194,9 +199,9 @@ class Issuer:
                 "request.open",
                 tenant=request.tenant,
                 subject=request.id,
-                invoice=invoice.id,
-                purpose=purpose.value,
-                amount_msat=amount_msat,
+                invoice=request.invoice_id,
+                purpose=request.purpose.value,
+                amount_msat=request.amount_msat,
                 amount_minor=request.amount_minor,
                 currency=request.currency,
                 rate=request.rate,
