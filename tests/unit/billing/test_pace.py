@@ -106,6 +106,16 @@ async def test_a_months_turn_is_asked_about_at_a_pace_and_nobody_is_forgotten(
     assert {payment_hash for asked in looks for payment_hash in asked} == everyone
 
 
+async def test_the_second_question_about_what_is_not_found_counts_too(world: World) -> None:
+    await a_months_turn(world)
+    world.payee.forgets.update(world.payee.invoices)
+    world.clock.advance(10)
+    looks = await seconds_of_looks(world, 10)
+    # What goes out at once may be owed, and is made up for.
+    assert sum(len(asked) for asked in looks) <= BURST + 10 * PER_SECOND + PER_SECOND
+    assert len(looks[0]) == BURST
+
+
 async def test_a_notification_is_faster_than_the_queue(world: World) -> None:
     await a_months_turn(world)
     world.clock.advance(10)
@@ -214,6 +224,14 @@ def test_who_waits_is_given_a_second_at_the_wallets_rate_and_keeps_it() -> None:
     rate = PER_SECOND // 2
     assert turns == [now + 1 + (n + 1) // rate for n in range(20)]
     assert [turn(pace, f"in_{n}", now) for n in range(20)] == turns
+
+
+def test_a_clock_that_was_set_back_keeps_nobody_waiting() -> None:
+    pace, now = PayeePace(), 1_800_000_000
+    makes_left(pace, now)
+    turn(pace, "in_1", now)
+    before = now - 3 * LINE_S
+    assert turn(pace, "in_1", before) == turn(pace, "in_2", before) == before + 1
 
 
 def test_people_have_a_part_of_the_burst_and_a_line_of_their_own() -> None:
@@ -425,6 +443,22 @@ async def test_who_says_pay_is_visited_before_a_months_turn(world: World) -> Non
     assert turns.invoices[-1] in turns.visits
 
 
+async def test_a_retry_that_is_due_by_billing_time_waits_for_its_turn_too(world: World) -> None:
+    turns = Turn(world, ONE)
+    await turns.begin(100)
+    async with world.rt.unit() as unit:
+        for invoice in await unit.tx.fetch_all(Invoice, "invoices.everything"):
+            await unit.tx.execute(
+                "invoices.collected",
+                id=invoice.id,
+                next_at=None,
+                nwc_retry_at=unit.billing_now,
+                seen_wishes=invoice.collect_wishes,
+            )
+    await turns.seconds(5)
+    assert turns.visits[turns.invoices[-1]] == 1
+
+
 async def test_pay_asked_as_it_is_deferred_is_not_lost(world: World) -> None:
     turns = Turn(world, ONE)
     await turns.begin(100)
@@ -551,6 +585,11 @@ async def test_services_are_told_apart_by_their_relays(world: World) -> None:
         with pytest.raises(Paced):
             services.start(busy, an_invoice("in_next"), now, awaited=False)
     services.start(third, an_invoice("in_next"), now, awaited=False)
+    # Stored without any relay's name: by the wallet's key.
+    for key in ("aa" * 32, "bb" * 32):
+        unnamed = replace(both, masked="nwc", wallet_pubkey=key)
+        for number in range(SERVICE_BURST - kept):
+            services.start(unnamed, an_invoice(f"in_{number}"), now, awaited=False)
 
 
 def test_relays_that_nobody_uses_are_forgotten(world: World) -> None:
