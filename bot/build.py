@@ -280,7 +280,7 @@ def _build_workers(core: Core) -> Workers:
     )
     pace = PayeePace(config.payee.requests_per_second, config.payee.burst)
     resolver = Resolver(rt, core.wallets, pace, config.payee.escalate_after_s)
-    sweeper = Sweeper(rt, core.wallets)
+    sweeper = Sweeper(rt, core.wallets, core.rates)
     lightning = LightningRefunds(rt, core.wallets, core.wallets, RefundMemory(rt, stripe))
     provision = config.subscriptions.provision
     sync = SubscriptionSync(

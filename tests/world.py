@@ -431,7 +431,7 @@ class World:
             rt,
             self.stripe,
             self.resolver,
-            Sweeper(rt, wallets),
+            Sweeper(rt, wallets, self.quoter),
             self.reconciler.subscriptions,
         )
 

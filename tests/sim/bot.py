@@ -233,7 +233,7 @@ class Bot:
         sync = SubscriptionSync(rt, stripe, world.catalogue, changer)
         lightning = LightningRefunds(rt, self, self, RefundMemory(rt, stripe))
         self.refund_desk = RefundDesk(rt, stripe, self.rates)
-        resolver, sweeper = Resolver(rt, self, pace), Sweeper(rt, self)
+        resolver, sweeper = Resolver(rt, self, pace), Sweeper(rt, self, self.rates)
         self.rebuilder = Rebuilder(rt, stripe, resolver, sweeper, self.reconciler.subscriptions)
         self.life.work("rebuild", self.rebuild, self._is_to_rebuild)
         for name, gated in (
