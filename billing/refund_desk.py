@@ -124,13 +124,18 @@ class RefundDesk:
 
     async def decide(self, refund_id: str, *, paid: bool, reason: str) -> Refund:
         """The operator's word in place of a spending wallet that is gone. Raises `RefundRefused`
-        while it may still be under way."""
+        while it may still be under way. One that is pending counts, once it has a payment hash:
+        another life may have sent it, and only that wallet could say."""
         async with self.rt.unit() as unit:
             refund = await refunds.get(unit.tx, refund_id)
             if refund is None:
                 raise RefundRefused(refund_id, "there is no such refund")
-            if refund.state is not RefundState.IN_FLIGHT or refund.way is not RefundWay.LIGHTNING:
+            if refund.state in FINAL or refund.payment_hash is None:
                 raise RefundRefused(refund_id, f"it is {refund.state.value}, nothing to decide")
+            if paid and refund.state is RefundState.PENDING:
+                raise RefundRefused(
+                    refund_id, "it was never seen to be sent; configure the wallet that sent it"
+                )
             wait_s = undecided_until(refund) - unit.now
             if wait_s > 0 and not paid:
                 raise RefundRefused(
@@ -143,7 +148,9 @@ class RefundDesk:
                 verdict="paid" if paid else "failed",
                 reason=reason,
             )
-            seen = RefundSeen.PAID if paid else RefundSeen.PROVEN_UNPAID
+            is_pending = refund.state is RefundState.PENDING
+            unpaid = RefundSeen.GIVEN_UP if is_pending else RefundSeen.PROVEN_UNPAID
+            seen = RefundSeen.PAID if paid else unpaid
             await end_refund(self.rt, unit, refund, seen, outcome="OPERATOR", problem=reason)
             decided = await refunds.get(unit.tx, refund_id)
             assert decided is not None
