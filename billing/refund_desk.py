@@ -167,6 +167,7 @@ class RefundDesk:
             raise RefundRefused(invoice.id, f"it is {view.status}; only what was paid can go back")
         notes = await self.stripe.credit_notes_of(invoice.id)
         cards = await self.stripe.refunds_of(invoice.id)
+        disputes = await self.stripe.disputes_of(invoice.id)
         async with self.rt.unit() as unit:
             taken_up = await take_up_refunds(self.rt, unit, invoice, view.metadata)
             ours = await refunds.of_invoice(unit.tx, invoice.id)
@@ -176,7 +177,7 @@ class RefundDesk:
                 "a refund of it that this database did not know was found at Stripe: wait for "
                 "its end (purser refunds)",
             )
-        return refundable_minor(view, notes, cards, ours), view.currency
+        return refundable_minor(view, notes, cards, disputes, ours), view.currency
 
     async def _sats(self, invoice: Invoice, amount_minor: int) -> tuple[int, str]:
         """What goes back, in whole sats, and at which rate."""

@@ -547,6 +547,25 @@ async def test_a_dispute_is_told_at_both_ends_and_cuts_nobody_off(world: World) 
     assert world.host.is_up(relay.id)
 
 
+@pytest.mark.parametrize(
+    ("status", "left"), [("needs_response", 0), ("lost", 0), ("won", 400), ("warning_closed", 400)]
+)
+async def test_v2_what_the_bank_took_back_is_not_given_back_again(
+    world: World, status: str, left: int
+) -> None:
+    """A chargeback is money back already: a refund by another way would be a second one."""
+    invoice_id = await paid_by_card(world)
+    dispute = world.stripe.open_dispute(invoice_id)
+    world.stripe.close_dispute(dispute.id, status)
+    await world.settle_down()
+    if left == 0:
+        with pytest.raises(RefundRefused, match="nothing of it is left"):
+            await world.refund_desk.refund(invoice_id, None, RefundWay.BALANCE, "asked for it")
+        return
+    opened = await world.refund_desk.refund(invoice_id, None, RefundWay.BALANCE, "asked for it")
+    assert opened.amount_minor == left
+
+
 async def test_a_credit_note_by_hand_counts(world: World) -> None:
     invoice_id = await paid_by_wallet(world)
     await world.stripe.create_credit_note(
