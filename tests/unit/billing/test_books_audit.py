@@ -406,6 +406,21 @@ async def test_entries_about_nothing_show_in_the_sum(world: World) -> None:
     assert await found(world) == [("sum", "receivable:usd")]
 
 
+async def test_money_beyond_the_end_of_the_wallets_list_is_asked_for(world: World) -> None:
+    """Wallets list the newest only, some one page whatever is asked: that is no difference."""
+    await paid(world)
+    payee = ListingPayee(world.payee)
+
+    async def one_page(since: int) -> list[Transaction]:
+        return []
+
+    payee.list_incoming = one_page  # type: ignore[method-assign]
+    assert await found(world, payee) == []
+    (request,) = await world.requests()
+    world.payee.invoices[request.payment_hash].state = "pending"
+    assert await found(world, payee) == [("wallet_has_less", request.payment_hash)]
+
+
 async def test_foreign_money_of_the_operator_is_no_difference(world: World) -> None:
     await paid(world)
     payee = ListingPayee(world.payee)
