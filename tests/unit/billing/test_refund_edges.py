@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from billing.errors import StripeUnavailable
 from billing.refund_desk import RefundRefused
 from billing.refunds import GIVE_UP_S, Refund, RefundState, RefundWay
+from tests.unit.billing.conftest import MakeWorld
 from tests.unit.billing.test_c18_refunds import is_true, paid_by_wallet, refund_of
+from tests.unit.billing.test_restored_backup import backup
 from tests.world import World
 
 
@@ -51,3 +55,37 @@ async def test_m7_a_refund_whose_spending_wallet_is_gone_is_closed_by_the_operat
     assert (await refund_of(world, refund.invoice_id)).state is RefundState.DONE
     assert not world.refund_wallets.paid
     await is_true(world)
+
+
+async def test_m1_two_bots_of_which_one_runs_on_a_copy_send_one_refund(
+    make_world: MakeWorld, tmp_path: Path
+) -> None:
+    """Both see no note at Stripe, and the tenant's wallet makes each a payment request of its
+    own: only one of them may be paid, though the hashes differ."""
+    world = await make_world()
+    invoice_id = await paid_by_wallet(world)
+    await world.refund_desk.refund(invoice_id, None, None, "asked for it")
+    engine = await backup(world, tmp_path / "copy.sqlite")
+    copy = await world.reborn(engine, rebuild=False)
+    wallets, probe = world.refund_wallets, world.refund_wallets.probe
+    asked = 0
+
+    async def slow() -> object:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            # Meanwhile the other one goes all the way.
+            await copy.refunds.run_once(copy.clock.now())
+        return await probe()
+
+    wallets.probe = slow  # type: ignore[assignment,method-assign]
+    assert await world.lease.renew() or await world.lease.take()
+    await world.refunds.run_once(world.clock.now())
+    await world.refunds.run_once(world.clock.now() + 60)
+    assert asked == 2
+    assert list(wallets.paid.values()) == [1]
+    assert (await refund_of(copy, invoice_id)).state is RefundState.DONE
+    await world.pass_time(120, step=30)
+    ended = await refund_of(world, invoice_id)
+    assert (ended.state, [ended.payment_hash]) == (RefundState.DONE, list(wallets.paid))
+    await engine.close()
