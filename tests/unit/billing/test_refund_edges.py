@@ -10,9 +10,9 @@ from billing.errors import StripeUnavailable
 from billing.refund_desk import RefundRefused
 from billing.refunds import GIVE_UP_S, Refund, RefundState, RefundWay
 from tests.unit.billing.conftest import MakeWorld
-from tests.unit.billing.test_c18_refunds import is_true, paid_by_wallet, refund_of
+from tests.unit.billing.test_c18_refunds import alarms, is_true, paid_by_wallet, refund_of
 from tests.unit.billing.test_restored_backup import backup
-from tests.world import World
+from tests.world import ALICE, World
 
 
 async def prepared_and_no_more(world: World) -> Refund:
@@ -55,6 +55,23 @@ async def test_m7_a_refund_whose_spending_wallet_is_gone_is_closed_by_the_operat
     assert (await refund_of(world, refund.invoice_id)).state is RefundState.DONE
     assert not world.refund_wallets.paid
     await is_true(world)
+
+
+async def test_m9_credit_for_a_customer_that_was_deleted_meanwhile_is_refused(
+    world: World,
+) -> None:
+    """Nothing is given, operators hear of it, and everybody else's refunds go on."""
+    await paid_by_wallet(world)
+    opened = await world.refund_desk.credit(ALICE, 250, "usd", "sorry")
+    books = world.stripe.books
+    (customer,), (sub,) = books.customers.values(), books.subscriptions.values()
+    books.cancel(sub)
+    customer.deleted = True
+    books.tell("customer.deleted", customer)
+    await world.settle_down()
+    (ended,) = await world.all(Refund, "refunds.of_tenant", tenant=ALICE)
+    assert (ended.id, ended.state) == (opened.id, RefundState.FAILED)
+    assert any(opened.id in text for text in await alarms(world))
 
 
 async def test_m1_two_bots_of_which_one_runs_on_a_copy_send_one_refund(
