@@ -19,7 +19,7 @@ KEY: Final = "purser_refund_"
 of the hash name it. One key for each hash: of two bots that refund the same, one on a copy of the
 database, neither may write over the other's note (M1)."""
 _NOTED = re.compile(
-    r"([0-9a-f]{64}):(\d{1,12}):(\w{1,60}):(\d{1,15}):(\d{1,18}):(\d{1,15}(?:\.\d{1,12})?)"
+    r"([0-9a-f]{64}):(\d{1,12}):(\w{1,60}):(\d{1,15}):(\d{1,18}):(\d{1,15}(?:\.\d{1,40})?)"
     r":(\w{1,60}):(\w{1,60})"
 )
 
