@@ -142,13 +142,17 @@ class PayeePace:
         self.makes = Turns(Bucket(making_burst, making_rate))
         self.looks = Bucket(self.burst - making_burst, self.per_second - making_rate)
 
+    def _is_resting(self, now: int) -> bool:
+        # A clock that was ahead when the wallet said so, and is right again, is no reason to rest.
+        return 0 < self.rests_until - now <= REST_S[-1]
+
     def _fill(self, now: int) -> None:
         self.looks.fill(now, self.makes.bucket.fill(now))
 
     def looks_left(self, now: int) -> int:
         """How many look-ups may go out now."""
         self._fill(now)
-        return 0 if now < self.rests_until else max(0, self.looks.left)
+        return 0 if self._is_resting(now) else max(0, self.looks.left)
 
     def looked(self, count: int) -> None:
         """So many go out; more than were left are owed."""
@@ -158,7 +162,7 @@ class PayeePace:
         """Raises `Paced` where no payment request for it can be made now."""
         self._fill(now)
         awaited = is_awaited(invoice)
-        if now < self.rests_until or not self.makes.is_free(awaited=awaited):
+        if self._is_resting(now) or not self.makes.is_free(awaited=awaited):
             self._defer(invoice, now)
 
     def make(self, invoice: Invoice, now: int) -> None:
@@ -181,7 +185,7 @@ class PayeePace:
     def too_many(self, now: int) -> bool:
         """The wallet took no request now; whether a rest begins by it. What was asked in the same
         breath counts once."""
-        if now < self.rests_until:
+        if self._is_resting(now):
             return False
         self.rests_until = now + REST_S[min(self.rests, len(REST_S) - 1)]
         self.rests += 1

@@ -45,10 +45,11 @@ class Sweeper:
         async with self.rt.unit() as unit:
             connection = await tenants.payee(unit.tx)
             swept = await unit.tx.scalar("leases.cursor", name=CURSOR)
-        if connection is None or (swept is not None and now - int(swept) < EVERY_S):
+        # Swept "later" than now: the clock was ahead, and must not keep us waiting for that day.
+        if connection is None or (swept is not None and 0 <= now - int(swept) < EVERY_S):
             return 0
         # Never swept: a new database, or one that was lost.
-        since = int(swept) - OVERLAP_S if swept is not None else now - WATCH_S
+        since = min(int(swept), now) - OVERLAP_S if swept is not None else now - WATCH_S
         payee = await self.payees.payee(connection)
         answer = await payee.list_incoming(since)
         found = [t for t in answer if t.is_incoming_settled] if isinstance(answer, list) else []

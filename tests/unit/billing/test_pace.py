@@ -609,3 +609,11 @@ def test_the_relays_are_read_from_what_is_stored_in_clear() -> None:
     )
     assert hosts_of_masked(uri.masked()) == ("a.example", "b.example:444")
     assert hosts_of_masked("nwc cdcd…") == ()
+
+
+def test_m7_a_clock_that_was_ahead_keeps_nobody_from_asking() -> None:
+    """A laptop that woke with tomorrow's date, was told RATE_LIMITED, and was put right."""
+    pace = PayeePace()
+    pace.too_many(1_800_086_400)
+    assert pace.looks_left(1_800_086_400 + REST_S[0] - 1) == 0
+    assert pace.looks_left(1_800_000_000) > 0

@@ -73,3 +73,18 @@ async def test_c27_money_that_only_names_an_invoice_pays_it_at_a_believable_rate
     assert (after[invoice.id] == "paid") is is_paid
     told = [f for k, f in await world.messages(OPERATOR) if "arrived for invoice" in str(f)]
     assert bool(told) is not is_paid
+
+
+async def test_m9_a_clock_that_was_ahead_stops_no_sweep(world: World) -> None:
+    asked: list[int] = []
+
+    async def listed(since: int) -> list[Transaction]:
+        asked.append(since)
+        return []
+
+    world.payee.list_incoming = listed  # type: ignore[assignment,method-assign]
+    sweeper = Sweeper(world.rt, world.wallets, world.quoter)
+    await sweeper.run_once(world.clock.now() + 30 * 86_400)
+    await sweeper.run_once(world.clock.now())
+    assert len(asked) == 2
+    assert asked[1] < world.clock.now()
