@@ -288,3 +288,24 @@ async def test_who_stops_or_has_not_paid_is_told_of_no_renewal(world: World) -> 
     assert len(await notices(world)) == 1
     await world.pass_time(30 * DAY_S, step=DAY_S // 4)
     assert len(await notices(world)) == 1
+
+
+async def test_c23_a_wallet_that_is_switched_off_while_it_is_asked_is_left_alone(
+    world: World,
+) -> None:
+    """It takes 20 s to be silent; who gave up on it is not told of it, and it is not asked on."""
+    await world.connect_wallet()
+    async with world.rt.unit() as unit:
+        await unit.tx.execute(
+            "connections.probe_failed", id="conn_a1a1a1", problem="", next_at=unit.now
+        )
+
+    async def silent_until_off() -> Unreachable:
+        world.payer.probes += 1
+        await world.wallet_commands.off(await world.command("wallet"))
+        return Unreachable("silent for 20 s")
+
+    world.payer.probe = silent_until_off  # type: ignore[method-assign]
+    await world.pass_time(2 * 3600, step=600)
+    assert world.payer.probes == 1
+    assert "wallet_silent" not in [kind for kind, _ in await world.messages()]
