@@ -555,3 +555,14 @@ async def test_a_refund_without_its_entry_is_named(world: World) -> None:
 
 async def _forgets(*_: object, **__: object) -> bool:
     return False
+
+
+async def test_a_refund_of_a_bank_debit_is_booked_and_seen(world: World) -> None:
+    """Stripe calls refunds of other methods than cards pyr_…."""
+    invoice_id = await paid_by_card(world)
+    new_id = world.stripe.books.new_id
+    world.stripe.books.new_id = lambda kind: new_id("pyr" if kind == "re" else kind)  # type: ignore[method-assign]
+    made = world.stripe.made_in_dashboard(invoice_id, 150)
+    assert made.id.startswith("pyr_")
+    await world.settle_down()
+    assert await found(world) == []
