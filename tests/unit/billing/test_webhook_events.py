@@ -398,6 +398,26 @@ async def test_m9_a_deleted_customer_loses_no_money_and_is_charged_no_more(world
     assert new_relay.state == "active"
 
 
+@pytest.mark.parametrize("seen", ["gone", "not yet over"])
+async def test_c9_a_deleted_customers_tenant_is_not_charged_again_unasked(
+    world: World, seen: str
+) -> None:
+    """What Stripe says of the subscription at that moment is not documented: another customer and
+    another subscription were made at once, and the wallet paid for the same month again."""
+    customer = await paid_tenant(world)
+    books = world.stripe.books
+    (sub,) = books.subscriptions.values()
+    customer.deleted = True
+    if seen == "gone":
+        books.subscriptions.clear()
+    books.tell("customer.deleted", customer)
+    await world.settle_down()
+    (relay,) = await world.relays()
+    assert (relay.state, relay.stops_at) == ("active", sub.period_end), "M13: paid is paid"
+    assert len(books.customers) == 1
+    assert len(await world.invoices()) == 1
+
+
 @pytest.mark.parametrize("when", ["before the money", "between money and credit"])
 async def test_m9_money_for_a_deleted_customers_invoice_is_a_liability(
     world: World, when: str
