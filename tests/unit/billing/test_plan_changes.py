@@ -11,7 +11,7 @@ from billing.plan_changes import QUOTE_LIFE_S
 from billing.plan_model import PlanChange
 from bot.dm.texts import render
 from tests.unit.billing.conftest import MakeWorld
-from tests.world import ALICE, World
+from tests.world import ALICE, OPERATOR, World
 
 DAY_S = 86400
 
@@ -171,6 +171,9 @@ async def test_a_downgrade_to_free_ends_the_subscription_and_the_relay_goes_on(
     assert (relay.plan, relay.state) == ("free", RelayState.ACTIVE)
     assert world.host.is_up(relay.id)
     assert len(await world.invoices()) == 1
+    # The end is what was asked for: nobody hears of a cancellation, or that the relay stops.
+    assert "lapsing" not in [kind for kind, _ in await world.messages()]
+    assert await world.messages(OPERATOR) == []
 
 
 async def test_m12_from_a_free_plan_it_is_an_order_and_unpaid_it_stays_free(world: World) -> None:
