@@ -181,6 +181,27 @@ async def test_c9_paying_after_the_last_retry_brings_it_back_under_each_setting(
         assert subscription(world).status == "active"
 
 
+async def test_m13_another_order_does_not_date_what_is_owed_of_the_subscription_before(
+    world: World,
+) -> None:
+    """The new subscription's period became the end of the old relay: it ran beyond what was paid,
+    and its owner was not told when."""
+    world.stripe.books.after_last_retry = "cancel"
+    await unpaid(world, card=True)
+    await days(world, 15)
+    old, invoice = subscription(world), renewal(world)
+    world.stripe.set_card(invoice.customer.id, "none")
+    await order(world, "berta")
+    await world.pass_time(3 * HOUR_S, step=600)
+    assert len(world.stripe.books.subscriptions) == 2
+    world.stripe.set_card(invoice.customer.id, "ok")
+    assert world.stripe.books.charge(invoice)
+    await world.pass_time(HOUR_S, step=600)
+    relay = (await world.relays())[0]
+    assert (relay.state, relay.stops_at) == (RelayState.ACTIVE, old.period_end)
+    assert "is not renewed" in await text_of(world, "stopping")
+
+
 async def test_an_invoice_that_was_sent_is_due_on_its_own_day(world: World) -> None:
     await unpaid(world)
     invoice = renewal(world)
