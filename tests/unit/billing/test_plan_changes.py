@@ -143,6 +143,25 @@ async def test_a_downgrade_waits_for_the_periods_end_and_the_renewal_has_its_pri
     assert [i.total_minor for i in await world.invoices()] == [900, 400]
 
 
+async def test_a_stop_before_a_downgrade_gives_nothing_back_at_the_cheaper_price(
+    make_world: MakeWorld,
+) -> None:
+    """The items have the next period's plan already: $9 were paid, and credit was a share of $4."""
+    world = await make_world()
+    world.stop_policy = "now_with_credit"
+    world._build()
+    await have_relay(world, "pro")
+    _, quote = await ask(world, "basic")
+    await confirm(world, quote["code"])
+    await world.orders.stop(await world.command("stop"), "alice", confirmed=True)
+    await world.settle_down()
+    (sub,) = world.stripe.books.subscriptions.values()
+    (relay,) = await world.relays()
+    assert (relay.state, relay.plan, relay.stops_at) == (RelayState.ACTIVE, "pro", sub.period_end)
+    assert sub.cancel_at_period_end
+    assert sub.customer.balance_minor == 0
+
+
 async def test_k11_a_downgrade_taken_back_costs_nothing(world: World) -> None:
     """K11: a scheduled change was overwritten by a second in silence."""
     await have_relay(world, "pro")
