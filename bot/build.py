@@ -361,6 +361,7 @@ def _build_preflight(core: Core) -> Preflight:
         config.payee.network,
         config.dunning_policy().notice_days,
         asks_wallets="nwc" in config.collection.rails,
+        quiet=config.dunning_policy().quiet,
     )
 
 
