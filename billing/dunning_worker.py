@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import takewhile
 from typing import Final
 
 import structlog
@@ -209,10 +210,16 @@ class Dunner:
             is_under_way=any(attempt.is_live for attempt in attempts),
             has_money_in_hand=await money_in_hand(unit, requests)
             or await spends.live(unit.tx, invoice_id) is not None,
-            has_older=bool(others) and others[0].invoice_id != invoice_id,
+            has_older=self._has_older(others, invoice_id),
             is_paid_since=await _is_paid_since(unit, relays),
         )
         return decide(situation, self.policy)
+
+    def _has_older(self, windows: list[Window], invoice_id: str) -> bool:
+        """One whose timeline is over holds nobody up: it takes nothing more, and waits for ever
+        where the operator's timeline has no end."""
+        older = takewhile(lambda window: window.invoice_id != invoice_id, windows)
+        return any(self.policy.after(window.day) for window in older)
 
     async def _rest(self, unit: Unit, window: Window, verdict: Close | Wait) -> None:
         if isinstance(verdict, Close):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from billing.credit import MAX_SPENDS
-from billing.dunning import DAY_S
+from billing.dunning import DAY_S, Action
 from billing.errors import StripeUnavailable
 from billing.model import RelayState
 from billing.money import format_sats
@@ -341,6 +341,22 @@ async def test_the_younger_invoice_waits_and_then_gets_its_whole_time(world: Wor
     await days(world, 1)
     kinds = (await said(world))[count:]
     assert kinds == ["dunning_rest", "dunning_due"]
+
+
+async def test_m12_a_timeline_without_an_end_holds_up_no_younger_invoice(world: World) -> None:
+    """The older one waited for ever, and a relay that only the younger ones carry ran for free."""
+    steps = tuple(s for s in world.timeline.steps if s.action is not Action.END)
+    world.dunner.policy = type(world.timeline)(steps=steps)
+    await unpaid(world)
+    await days(world, 15)
+    assert await state(world) is RelayState.STOPPED
+    world.payer.behaviour = "pays"
+    await order(world, "berta")
+    await world.pass_time(60, step=10)
+    assert await state(world, 1) is RelayState.ACTIVE
+    world.payer.behaviour = "refuses"
+    await days(world, 45)
+    assert await state(world, 1) is RelayState.STOPPED
 
 
 # --- what it must not touch -----------------------------------------------------------------------
