@@ -307,6 +307,7 @@ class Dunner:
         is_over = step.action is Action.END
         coming = plan_of(window, clock, self.policy, billing_now=unit.billing_now)
         may_promise = window.promised_at is None and not is_over
+        others = await dunning.open_of_tenant(unit.tx, invoice.tenant) if is_over else []
         await unit.say(
             key,
             invoice.tenant,
@@ -322,7 +323,20 @@ class Dunner:
             ways=[rail.value for rail in self.rails] if invoice.status == "open" else [],
             promise_days=self.policy.promise_max_days if may_promise else 0,
             export_notice=self.policy.export_notice,
+            go_on=await _going_on(unit, invoice.tenant) if is_over else [],
+            owes_more=bool(others),
         )
+
+
+async def _going_on(unit: Unit, pubkey: str) -> list[str]:
+    """The tenant's relays that cost something and have not ended."""
+    return [
+        relay.name
+        for relay in await tenants.relays_of(unit.tx, pubkey)
+        if relay.state is not RelayState.ENDED
+        and not relay.is_lapsed
+        and relay.plan not in unit.free_plans
+    ]
 
 
 async def _is_paid_since(unit: Unit, relays: list[HostedRelay]) -> bool:

@@ -343,6 +343,22 @@ async def test_the_younger_invoice_waits_and_then_gets_its_whole_time(world: Wor
     assert kinds == ["dunning_rest", "dunning_due"]
 
 
+async def test_the_last_message_does_not_deny_what_is_owed_and_goes_on(world: World) -> None:
+    """Nothing was said to be owed any more while another invoice was open."""
+    await unpaid(world)
+    await days(world, 5)
+    world.payer.behaviour = "pays"
+    await order(world, "berta")
+    await world.pass_time(60, step=10)
+    world.payer.behaviour = "refuses"
+    await days(world, 27)
+    assert [r.state.value for r in await world.relays()] == ["ended", "active"]
+    text = await text_of(world, "dunning_end")
+    assert "alice has ended" in text
+    assert "Nothing is owed any more" not in text
+    assert "Another invoice is still open" in text
+
+
 async def test_m12_a_timeline_without_an_end_holds_up_no_younger_invoice(world: World) -> None:
     """The older one waited for ever, and a relay that only the younger ones carry ran for free."""
     steps = tuple(s for s in world.timeline.steps if s.action is not Action.END)
