@@ -341,27 +341,24 @@ def _build_collector(core: Core, pace: PayeePace) -> Collector:
 
 def _build_card_pages(core: Core) -> CardPageMaker:
     section = core.config.stripe
-    return CardPageMaker(
-        core.rt,
-        core.stripe,
-        CustomerBook(core.rt, core.stripe, section.email_domain),
-        return_url=_return_url(core.config),
-        pages=section.card_page,
-    )
+    book = CustomerBook(core.rt, core.stripe, section.email_domain)
+    url = _return_url(core.config)
+    return CardPageMaker(core.rt, core.stripe, book, return_url=url, pages=section.card_page)
 
 
 def _build_preflight(core: Core) -> Preflight:
     config = core.config
+    policy = config.dunning_policy()
     return Preflight(
         core.rt,
         core.stripe,
         core.wallets,
         core.rates,
         core.catalogue,
-        config.payee.network,
-        config.dunning_policy().notice_days,
+        network=config.payee.network,
+        notice_days=policy.notice_days,
         asks_wallets="nwc" in config.collection.rails,
-        quiet=config.dunning_policy().quiet,
+        quiet=policy.quiet,
     )
 
 
