@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Final
+from typing import Final, TypeAlias
 
 from billing.errors import NoQuote, PurserError, StripeMissing
 from billing.model import ConnectionState, Invoice, Settlement, SettlementState
@@ -36,6 +36,10 @@ class RefundRefused(PurserError):
     """It must not be done, or not now; nothing was sent and nothing is stored."""
 
 
+Refunds: TypeAlias = frozenset[tuple[str, RefundState]]
+"""Ids and states."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Wish:
     """What was asked for, checked, not yet stored."""
@@ -49,6 +53,8 @@ class _Wish:
     amount_msat: int | None = None
     rate: str | None = None
     again: bool = False
+    seen: Refunds = frozenset()
+    """The invoice's refunds when what is left of it was counted."""
 
 
 @dataclass(slots=True)
@@ -94,7 +100,7 @@ class RefundDesk:
             invoice = await invoices.get(unit.tx, invoice_id)
         if invoice is None:
             raise RefundRefused(invoice_id, "there is no such invoice")
-        left_minor, currency = await self._left(invoice)
+        left_minor, currency, seen = await self._left(invoice)
         amount_minor = left_minor if amount_minor is None else amount_minor
         if left_minor == 0:
             raise RefundRefused(invoice_id, "nothing of it is left to give back")
@@ -119,6 +125,7 @@ class RefundDesk:
                 msat,
                 rate,
                 again,
+                seen,
             )
         )
 
@@ -158,7 +165,7 @@ class RefundDesk:
 
     # --- checks -----------------------------------------------------------------------------------
 
-    async def _left(self, invoice: Invoice) -> tuple[int, str]:
+    async def _left(self, invoice: Invoice) -> tuple[int, str, Refunds]:
         try:
             view = await self.stripe.invoice(invoice.id)
         except StripeMissing:
@@ -177,7 +184,7 @@ class RefundDesk:
                 "a refund of it that this database did not know was found at Stripe: wait for "
                 "its end (purser refunds)",
             )
-        return refundable_minor(view, notes, cards, disputes, ours), view.currency
+        return refundable_minor(view, notes, cards, disputes, ours), view.currency, _states(ours)
 
     async def _sats(self, invoice: Invoice, amount_minor: int) -> tuple[int, str]:
         """What goes back, in whole sats, and at which rate."""
@@ -265,22 +272,20 @@ class RefundDesk:
             raise RefundRefused(
                 twin.id, "the same was asked for a moment ago; --again if it is meant"
             )
-        await self._require_unchanged(unit, wish.invoice_id, wish.amount_minor)
-
-    async def _require_unchanged(
-        self, unit: Unit, invoice_id: str | None, amount_minor: int
-    ) -> None:
-        """Between the look at Stripe and this transaction another refund may have ended."""
-        if invoice_id is None:
+        if wish.invoice_id is None:
             return
-        invoice = await invoices.get(unit.tx, invoice_id)
-        ours = await refunds.of_invoice(unit.tx, invoice_id)
-        assert invoice is not None
-        gone = sum(refund.amount_minor for refund in ours if refund.state is not RefundState.FAILED)
-        if gone + amount_minor > invoice.total_minor:
-            raise RefundRefused(invoice_id, "its refunds would be more than the invoice")
+        # Between the look at Stripe and this transaction another refund may have begun, or ended.
+        ours = await refunds.of_invoice(unit.tx, wish.invoice_id)
         if any(refund.state not in FINAL for refund in ours):
-            raise RefundRefused(invoice_id, "another refund of it is under way: wait for its end")
+            raise RefundRefused(
+                wish.invoice_id, "another refund of it is under way: wait for its end"
+            )
+        if _states(ours) != wish.seen:
+            raise RefundRefused(wish.invoice_id, "another refund of it ended meanwhile: look again")
+
+
+def _states(ours: Sequence[Refund]) -> Refunds:
+    return frozenset((refund.id, refund.state) for refund in ours)
 
 
 async def payments_of(unit: Unit, tenant: str) -> Sequence[Settlement]:

@@ -65,6 +65,8 @@ def subscription_view(raw: Raw, items: Iterable[Raw] | None = None) -> Subscript
         collection_method=_text(raw, "collection_method"),
         created_at=_int(raw, "created"),
         metadata=_metadata(raw),
+        cancel_at=_optional_int(raw, "cancel_at"),
+        pause_behavior=(raw.get("pause_collection") or {}).get("behavior"),
     )
 
 

@@ -3,6 +3,8 @@
 The rule: who may use it and whether it is paid is Purser's, whether it goes on is also theirs.
 Quantities and prices are set back to what the relays say, without proration, and operators are
 told. An end that was set stands until the tenant says `resume`, or whoever set it takes it back.
+A date of its own, or paused collection, is an operator's to set: it stands, and operators hear what
+follows from it.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import json
 
 from billing import subscription_end
 from billing.model import HostedRelay, Tenant
+from billing.reconcile_rules import day
 from billing.unit import Runtime, Unit
 from billing.views import SubscriptionView
 
@@ -36,6 +39,7 @@ async def notice(
         await subscription_end.set_to_end(rt, unit, tenant, actual, in_it)
     elif not actual.cancel_at_period_end and is_known:
         await subscription_end.set_to_run(unit, tenant, relays)
+    await _tell_what_stands(rt, unit, tenant, actual)
     seats = seats_text(actual)
     if tenant.seats == seats:
         return
@@ -52,4 +56,27 @@ async def notice(
         )
         await unit.record(
             "subscription.edited", tenant=tenant.pubkey, subject=actual.id, seats=seats
+        )
+
+
+async def _tell_what_stands(
+    rt: Runtime, unit: Unit, tenant: Tenant, actual: SubscriptionView
+) -> None:
+    """Once for each: a second alarm under the same key is the same message."""
+    which = f"Subscription {actual.id} of tenant {tenant.pubkey[:16]}…"
+    if actual.cancel_at is not None and not actual.cancel_at_period_end:
+        await rt.alarm(
+            unit,
+            f"cancel_at:{actual.id}:{actual.cancel_at}",
+            f"{which} was set at Stripe to end on {day(actual.cancel_at)}. That stands: its "
+            "relays run to the end of what is paid and then wait for resume. To go on, take the "
+            "date back in the Dashboard.",
+        )
+    if actual.pause_behavior is not None:
+        await rt.alarm(
+            unit,
+            f"collection_paused:{actual.id}:{actual.pause_behavior}:{actual.period_end}",
+            f"{which} has its collection paused at Stripe ({actual.pause_behavior}): this period's "
+            "renewal is not collected, and its relays run on for nothing. To be paid, resume "
+            "collection in the Dashboard; to end it, cancel it.",
         )

@@ -71,6 +71,10 @@ class SubscriptionView:
     collection_method: str
     created_at: int
     metadata: Mapping[str, str] = field(default_factory=dict)
+    cancel_at: int | None = None
+    """Set too where it ends with its period."""
+    pause_behavior: str | None = None
+    """What `pause_collection` makes of its invoices: void, keep_as_draft, mark_uncollectible."""
 
     @property
     def is_terminal(self) -> bool:

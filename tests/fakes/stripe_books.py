@@ -86,6 +86,8 @@ class Subscription:
     period_end: int
     status: str = "incomplete"
     cancel_at_period_end: bool = False
+    cancel_at: int | None = None
+    pause_behavior: str | None = None
     latest_invoice_id: str | None = None
     periods: int = 1
     pending: list[int] = field(default_factory=list)
@@ -116,6 +118,8 @@ class Subscription:
                 for item in self.items
             ),
             cancel_at_period_end=self.cancel_at_period_end,
+            cancel_at=self.cancel_at,
+            pause_behavior=self.pause_behavior,
             latest_invoice_id=self.latest_invoice_id,
             collection_method=self.collection_method,
             created_at=self.created_at,

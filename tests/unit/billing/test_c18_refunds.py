@@ -10,6 +10,7 @@ import pytest
 from billing.audit import Auditor
 from billing.errors import StripeUnavailable
 from billing.model import OutboxMessage
+from billing.rates import Rate
 from billing.refund_desk import RefundRefused
 from billing.refund_memory import RefundMemory
 from billing.refunds import Refund, RefundState, RefundWay
@@ -592,6 +593,31 @@ async def test_what_went_back_elsewhere_is_not_given_again_by_a_stop(
     assert customer.balance_minor == 0
     (sub,) = world.stripe.books.subscriptions.values()
     assert sub.cancel_at_period_end
+
+
+async def test_v2_a_refund_that_ended_during_the_look_is_counted(world: World) -> None:
+    """Of an invoice that credit paid in part, more would go back than was paid."""
+    await paid_by_card(world)
+    (customer,) = world.stripe.books.customers.values()
+    customer.balance_minor = -150
+    await world.pass_time(32 * 86_400, step=86_400)
+    invoice = (await world.invoices())[-1]
+    assert (invoice.status, invoice.paid_by) == ("paid", "card")
+    await world.connect_wallet()
+    quoter = world.refund_desk.quoter
+
+    class Slow:
+        async def quote(self, currency: str) -> Rate:
+            world.refund_desk.quoter = quoter
+            await world.refund_desk.refund(invoice.id, 150, RefundWay.BALANCE, "first")
+            await world.settle_down()
+            return await quoter.quote(currency)
+
+    world.refund_desk.quoter = Slow()
+    with pytest.raises(RefundRefused, match="ended meanwhile"):
+        await world.refund_desk.refund(invoice.id, 250, RefundWay.LIGHTNING, "second")
+    (only,) = await world.all(Refund, "refunds.of_invoice", invoice_id=invoice.id)
+    assert only.amount_minor == 150
 
 
 async def test_a_credit_note_by_hand_counts(world: World) -> None:

@@ -354,6 +354,34 @@ async def test_a_subscription_that_stripe_does_not_know_is_over(world: World) ->
     assert len(subscriptions(world)) == 1
 
 
+async def test_an_end_by_date_in_the_dashboard_is_told_once(world: World) -> None:
+    await have_relays(world, "alice")
+    (sub,) = subscriptions(world)
+    sub.cancel_at = sub.period_end + 5 * DAY_S
+    for _ in range(2):
+        world.stripe.books.tell("customer.subscription.updated", sub)
+        await world.pass_time(120, step=30)
+    (told,) = [what for what in await alarms(world) if "set at Stripe to end on" in what]
+    assert sub.id in told
+    assert (await relay(world)).is_renewed
+
+
+@pytest.mark.parametrize("behavior", ["void", "keep_as_draft", "mark_uncollectible"])
+async def test_paused_collection_is_told_in_each_period(world: World, behavior: str) -> None:
+    """Renewals would be void for ever, and nobody would hear that the relays run for nothing."""
+    await have_relays(world, "alice")
+    (sub,) = subscriptions(world)
+    sub.pause_behavior = behavior
+    for _ in range(2):
+        world.stripe.books.tell("customer.subscription.updated", sub)
+        await world.pass_time(120, step=30)
+    assert len([what for what in await alarms(world) if "collection paused at Stripe" in what]) == 1
+    await world.pass_time(32 * DAY_S, step=DAY_S)
+    told = [what for what in await alarms(world) if "collection paused at Stripe" in what]
+    assert len(told) == 2
+    assert all(behavior in what for what in told)
+
+
 async def never_up(world: World) -> None:
     world.host.script.extend([RelayUnreachable("no answer")] * 5000)
     await world.connect_wallet()
