@@ -116,8 +116,8 @@ class Bot:
         self.stripe: Any = Port(life, "stripe", world.stripe.gateway)
         self.witness = Witness(self.rt)
         self.desk = Desk(self.rt, Policy(None))
-        self.orders = Orders(self.desk, world.catalogue)
-        self.accounts = Accounts(self.desk)
+        self.orders = Orders(self.desk, world.catalogue, world.settings.stop)
+        self.accounts = Accounts(self.desk, world.timeline)
         self.plan_desk = PlanDesk(self.desk, world.catalogue)
         self.resumes = Resumes(self.desk, world.catalogue)
         self.promises = Promises(self.desk, world.timeline)
@@ -227,8 +227,17 @@ class Bot:
         host: Any = Port(self.life, "host", world.host)
         courier: Any = Port(self.life, "courier", world.courier)
         self.reconciler = Reconciler(rt, stripe, world.catalogue)
-        changer = Changer(rt, stripe)
-        sync = SubscriptionSync(rt, stripe, world.catalogue, changer)
+        settings = world.settings
+        sync = SubscriptionSync(
+            rt,
+            stripe,
+            world.catalogue,
+            Changer(rt, stripe, settings.days_until_due),
+            email_domain=settings.email_domain,
+            provision=settings.provision,
+            stop=settings.stop,
+        )
+        planner = PlanWorker(rt, sync.plan_orders.pricer, world.catalogue, settings.provision)
         lightning = LightningRefunds(rt, self, self, RefundMemory(rt, stripe))
         self.refund_desk = RefundDesk(rt, stripe, self.rates)
         resolver, sweeper = Resolver(rt, self), Sweeper(rt, self)
@@ -238,7 +247,7 @@ class Bot:
             ("events", EventWorker(rt, Handlers(rt, stripe, world.catalogue), livemode=False)),
             ("subscriptions", sync),
             ("cards", CardKeeper(rt, stripe)),
-            ("plans", PlanWorker(rt, sync.plan_orders.pricer, world.catalogue)),
+            ("plans", planner),
             ("dunning", self._dunner()),
             ("collection", collector),
             ("settlements", Placer(rt, stripe)),

@@ -367,7 +367,7 @@ def hunt(name: str, seeds: range) -> tuple[int, str] | None:
     """Seeds until the planted bug is caught, and the rule that caught it; None: not caught."""
     with MUTANTS[name]():
         for number, seed in enumerate(seeds, 1):
-            result = run_seed(seed)
+            result = run_seed(seed, forced=())
             if result.violations:
                 first = result.violations[0]
                 if first.rule == "bug":
@@ -388,7 +388,7 @@ def main() -> int:
     for name in args.names or MUTANTS:
         within = args.seeds or WITHIN[MUTANTS[name]]
         caught = hunt(name, range(args.start, args.start + within))
-        if caught is not None and run_seed(args.start + caught[0] - 1).violations:
+        if caught is not None and run_seed(args.start + caught[0] - 1, forced=()).violations:
             raise NoProof(f"seed {args.start + caught[0] - 1} fails without {name}")
         missed += caught is None
         rule, seeds = (caught[1].partition(":")[0], str(caught[0])) if caught else ("NOBODY", "-")
