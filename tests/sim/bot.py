@@ -35,6 +35,7 @@ from billing.payer_replies import Witness
 from billing.payments import is_beyond_margin
 from billing.plan_desk import PlanDesk
 from billing.plan_worker import PlanWorker
+from billing.preflight import Preflight
 from billing.promises import Promises
 from billing.rails.card import CardRail
 from billing.rails.credit import CreditRail
@@ -63,7 +64,7 @@ from billing.sweep import CURSOR as SWEEP_CURSOR
 from billing.sweep import EVERY_S as SWEEP_EVERY_S
 from billing.sweep import Sweeper
 from billing.unit import Runtime, Unit
-from tests.sim.due import IS_DUE
+from tests.sim.due import IS_DUE, is_preflight_due
 from tests.sim.life import Life, Port
 from tests.sim.payers import LifePayer
 from tests.sim.spending import LifeSpender, Receiver
@@ -265,6 +266,16 @@ class Bot:
         ):
             if not self.life.is_on_copy or name in MONEY:
                 self.life.work(name, worker.run_once, IS_DUE.get(name) or self._was_spoken_to)
+        if settings.preflight and not self.life.is_on_copy:
+            notice_days = world.timeline.notice_days
+            preflight = Preflight(
+                rt, stripe, self, self.rates, world.catalogue, notice_days=notice_days
+            )
+            self.life.work(
+                "preflight",
+                Gated(preflight, self.rebuilder).run_once,
+                lambda: is_preflight_due(self.life.connection, world.clock.now(), notice_days),
+            )
         self.life.work("sweep", sweeper.run_once, self._is_to_sweep)
         self.life.work("rates", RateWatch(rt, self.rates, "usd").run_once, self._is_rate_watched)
 

@@ -110,6 +110,7 @@ def check_all(world: SimWorld) -> None:
     _books(world)
     _doubles(world)
     _relays(world)
+    _never_invoiced(world)
     _nights(world)
     _objects(world)
     check_stored(world)
@@ -240,6 +241,13 @@ def _relays(world: SimWorld) -> None:
             world.violate(
                 "M12", f"{key[0][:4]} has {count} {key[1]} relays up and {seats[key]} are billed"
             )
+
+
+def _never_invoiced(world: SimWorld) -> None:
+    for sub in world.stripe.books.subscriptions.values():
+        if sub.is_terminal and sum(sub.pending) > 0:
+            world.count("provided_never_invoiced")
+            world.say(f"never invoiced: {sub.id} {sub.pending}")
 
 
 def _nights(world: SimWorld) -> None:

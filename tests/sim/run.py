@@ -151,6 +151,8 @@ async def _chaos(world: SimWorld, steps: int) -> None:
 def _act(world: SimWorld, faults: list[tuple[actions.Action, int]]) -> None:
     rng = world.rng
     choices = list(actions.PEOPLE) + (faults if rng.random() < 0.5 else [])
+    if world.settings.names:
+        choices += actions.OF_OTHER_SETTINGS
     act = rng.choices([a for a, _ in choices], [w for _, w in choices])[0]
     act(world)
 

@@ -15,6 +15,7 @@ from billing.plan_changes import Provision
 
 NAMES: Final = ("good_standing", "now_with_credit", "quiet_hours", "preflight", "send_invoice")
 DEFAULT_SHARE: Final = 0.8
+LOUD: Final = Quiet()
 ZONES: Final = (
     ZoneInfo("Europe/Berlin"),
     ZoneInfo("America/Los_Angeles"),
@@ -31,7 +32,7 @@ class Settings:
     names: tuple[str, ...] = ()
     provision: Provision = "paid"
     stop: StopPolicy = "period_end"
-    quiet: Quiet = Quiet()
+    quiet: Quiet = LOUD
     preflight: bool = False
     """By default the bot asks wallets too; a seed that does not is quicker."""
     days_until_due: int | None = None
@@ -55,7 +56,7 @@ def of_seed(seed: int, forced: Collection[str] | None = None) -> Settings:
         names=tuple(name for name in NAMES if name in chosen),
         provision="good_standing" if "good_standing" in chosen else "paid",
         stop="now_with_credit" if "now_with_credit" in chosen else "period_end",
-        quiet=night if "quiet_hours" in chosen else Quiet(),
+        quiet=night if "quiet_hours" in chosen else LOUD,
         preflight="preflight" in chosen,
         days_until_due=days if "send_invoice" in chosen else None,
     )

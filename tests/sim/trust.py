@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from billing.good_standing import PERIODS
+from billing.preflight import SILENT_TRIES
 from tests.fakes.stripe_books import Invoice
 
 if TYPE_CHECKING:
@@ -91,8 +92,28 @@ class Trust:
         if self.world.settings.stop != "now_with_credit":
             self.world.violate("M13", f"{name}, though the operator lets periods run out")
         theirs = self._of(subscription.customer.metadata["purser_pubkey"])
-        periods = [
-            i for i in theirs if i.subscription is subscription and i.reason in PERIODS
-        ]
+        periods = [i for i in theirs if i.subscription is subscription and i.reason in PERIODS]
         if arguments["credit"] and (not periods or periods[-1].status != "paid"):
             self.world.violate("M10", f"{name} with credit for a period that nobody paid")
+
+    # --- before a renewal -------------------------------------------------------------------------
+
+    def on_heads_up(self, tenant: str, kind: str, facts: Mapping[str, Any]) -> None:
+        """Whoever is warned about a wallet is told what that wallet said."""
+        self.world.count(kind)
+        if kind == "renewal_notice":
+            return
+        wallets = [w for w in self.world.wallets.values() if w.tenant == tenant]
+        told = {msat for wallet in wallets for msat in wallet.told_msat}
+        for problem, had in (("balance", "have_msat"), ("budget", "left_msat")):
+            if problem not in facts["problems"]:
+                continue
+            self.world.count(f"preflight_{problem}")
+            if facts[had] not in told or facts[had] >= facts["amount_msat"]:
+                self.world.violate("preflight", f"{tenant[:4]} is warned of {problem}: {facts}")
+        if "silent" in facts["problems"]:
+            self.world.count("preflight_silent")
+            if not any(w.silent_asks >= SILENT_TRIES or w.revoked for w in wallets):
+                self.world.violate("preflight", f"{tenant[:4]} is told of silence: {facts}")
+        if {"cannot_pay", "wrong_network"} & {*facts["problems"]}:
+            self.world.violate("preflight", f"{tenant[:4]} is warned of what is not so: {facts}")

@@ -147,6 +147,7 @@ class SimWorld:
         self.violations: list[Violation] = []
         self.network = Network(self)
         self.rules = Rules(self)
+        self.trust = self.rules.trust
         self.ln: dict[str, LnInvoice] = {}
         self.ln_of: defaultdict[str, list[LnInvoice]] = defaultdict(list)
         self.told: Counter[str] = Counter()
@@ -417,6 +418,8 @@ class SimWorld:
             )
         if kind.startswith("dunning_"):
             self.count(kind)
+        if kind in ("preflight", "renewal_notice"):
+            self.trust.on_heads_up(recipient, kind, facts)
         if kind != "pay_by_hand":
             return
         payment_hash = str(facts["bolt11"]).removeprefix("lnbcrt1")
