@@ -11,6 +11,7 @@ import pytest
 
 from tests.sim.mutants import hunt
 from tests.sim.run import run_seed
+from tests.sim.settings import NAMES
 from tests.sim.years import SMALL, run_years
 
 SEEDS = 24
@@ -42,6 +43,12 @@ def test_every_money_rule_holds(seed: int) -> None:
 @pytest.mark.parametrize("seed", FOUND_BY_THE_HUNT)
 def test_what_was_found_by_default_settings_holds(seed: int) -> None:
     _holds(seed, ())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_money_rule_holds_with_another_setting(name: str) -> None:
+    for seed in range(100, 103):
+        _holds(seed, (name,))
 
 
 def _holds(seed: int, settings: tuple[str, ...] | None) -> None:

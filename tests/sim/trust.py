@@ -25,7 +25,7 @@ class Trust:
 
     def on_stripe(self, name: str, arguments: Mapping[str, Any]) -> None:
         if name == "update_items":
-            self._on_items(arguments["operation_id"])
+            self._on_items(arguments["operation_id"], arguments["prorations"])
         elif name == "cancel_subscription":
             self._on_ended_now(arguments)
 
@@ -45,7 +45,7 @@ class Trust:
 
     # --- before it is paid ----------------------------------------------------------------------
 
-    def _on_items(self, operation_id: str) -> None:
+    def _on_items(self, operation_id: str, prorations: str) -> None:
         """What comes up at once is for who paid before and owed nothing that was known when it was
         decided, and only where the operator chose that."""
         change = self._change(operation_id)
@@ -56,6 +56,8 @@ class Trust:
         name = f"{kind} of {tenant[:4]}"
         if self.world.settings.provision != "good_standing":
             self.world.violate("M12", f"{name}, though the operator wants it paid first")
+        if prorations != "create_prorations":
+            self.world.violate("M12", f"{name}, and the rest of the period costs nothing")
         theirs = self._of(tenant)
         if not any(i.status == "paid" for i in theirs):
             self.world.violate("M12", f"{name}, who never paid anything")
