@@ -353,7 +353,7 @@ def provided_without_a_seat() -> Any:
 def credit_for_the_unpaid() -> Any:
     """Who stops is given credit for the rest of the period, paid or not (M10)."""
 
-    async def wrong(unit: Any, tenant: Any) -> bool:
+    async def wrong(unit: Any, tenant: Any, since: int) -> bool:
         return True
 
     return _all(
