@@ -23,7 +23,7 @@ from billing.views import CustomerView, InvoiceView, RefundView
 from wallet.ports import NotFound, Payee, Transaction, Unreachable, WalletError
 
 LOOKUPS_MAX: Final = 200
-"""Of a wallet that lists nothing, the newest money is asked for one by one."""
+"""Of what a wallet does not list, the newest money is asked for one by one."""
 EVERYTHING: Final = 1 << 62
 
 
@@ -124,16 +124,24 @@ class Auditor:
             case Unreachable(reason=reason):
                 return WalletSide(why_not=reason)
             case WalletError():
-                return await self._one_by_one(store, ours)
+                return await self._one_by_one(store, ours, {})
             case _:
                 received = {told.payment_hash: told for told in listed}
-                return WalletSide(received, ours=ours)
+                return await self._one_by_one(store, ours, received)
 
-    async def _one_by_one(self, store: StoreSide, ours: frozenset[str]) -> WalletSide:
+    async def _one_by_one(
+        self, store: StoreSide, ours: frozenset[str], listed: Mapping[str, Transaction]
+    ) -> WalletSide:
+        """What no list shows is asked for: a list may end early, so it proves no absence."""
         assert self.payee is not None
+        received = dict(listed)
         newest = sorted(store.settlements, key=lambda money: -money.seen_at)
-        asked = [m.payment_hash for m in newest if m.payment_hash in ours][:LOOKUPS_MAX]
-        received: dict[str, Transaction] = {}
+        missing = [
+            money.payment_hash
+            for money in newest
+            if money.payment_hash in ours and money.payment_hash not in received
+        ]
+        asked = missing[:LOOKUPS_MAX]
         for payment_hash in asked:
             told = await self.payee.lookup_invoice(payment_hash)
             if isinstance(told, Unreachable):
@@ -142,4 +150,4 @@ class Auditor:
                 return WalletSide(why_not=f"it says {told.code}")
             if isinstance(told, Transaction) and told.is_incoming_settled:
                 received[payment_hash] = told
-        return WalletSide(received, frozenset(asked), ours)
+        return WalletSide(received, frozenset(asked) | (ours & received.keys()), ours)

@@ -10,7 +10,7 @@ import structlog
 from billing import invoices as effects
 from billing.adoption import adopt_card, adopt_request, issuer_of
 from billing.credit import TAKES_CREDIT, spendable
-from billing.errors import PurserError
+from billing.errors import Paced, PurserError
 from billing.model import AttemptState, Invoice, Rail, RequestState, may_pay
 from billing.parallel import by_group
 from billing.ports import StripeGateway
@@ -88,6 +88,8 @@ class Collector:
         async def one(invoice: Invoice) -> None:
             try:
                 await self.visit(invoice.id)
+            except Paced as paced:
+                await self._wait_turn(invoice, paced)
             except PurserError as error:
                 await self._failed(invoice, error)
 
@@ -276,6 +278,17 @@ class Collector:
     async def _adopt_card(self, invoice: Invoice, noted: NotedCard) -> None:
         async with self.rt.unit() as unit:
             await adopt_card(self.rt, unit, invoice, noted)
+
+    async def _wait_turn(self, invoice: Invoice, paced: Paced) -> None:
+        """Nothing failed: it is looked at again at its turn, or when somebody asks before."""
+        log.debug("collection.paced", subject=invoice.id, until=paced.again_at, why=paced.what)
+        async with self.rt.unit() as unit:
+            await unit.tx.execute(
+                "invoices.collect_paced",
+                id=invoice.id,
+                next_at=paced.again_at,
+                seen_wishes=invoice.collect_wishes,
+            )
 
     async def _failed(self, invoice: Invoice, error: PurserError) -> None:
         log.warning("collection.failed", subject=invoice.id, error=error.what)

@@ -255,12 +255,14 @@ class Prober:
         async with self.rt.unit() as unit:
             age_s = unit.now - connection.created_at
             retry_s = PROBE_RETRY_S if age_s < PROBE_GIVE_UP_S else PROBE_SLOW_S
-            await unit.tx.execute(
+            is_wanted = await unit.tx.execute(
                 "connections.probe_failed",
                 id=connection.id,
                 problem=problem,
                 next_at=unit.now + retry_s,
             )
+            if not is_wanted:
+                return
             if connection.tenant is not None and age_s >= PROBE_RETRY_S:
                 await unit.say(
                     f"connection:{connection.id}:silent",

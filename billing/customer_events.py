@@ -8,6 +8,7 @@ gives it back (M9). The tenant stays, and its next order makes a new customer.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from billing.errors import StripeMissing
@@ -15,7 +16,7 @@ from billing.handling import Answer, Ignored
 from billing.model import Change, InboxEvent, Tenant
 from billing.money import format_fiat
 from billing.store import cards, invoices, ledger, tenants
-from billing.subscription_end import on_ended
+from billing.subscription_end import ended
 from billing.unit import Unit
 
 if TYPE_CHECKING:
@@ -49,12 +50,11 @@ async def on_customer_deleted(handlers: Handlers, event: InboxEvent) -> Answer:
             return Ignored("the customer is there")
     except StripeMissing:
         pass
-    ended = None
-    if tenant.subscription_id is not None:
-        try:
-            ended = await handlers.stripe.subscription(tenant.subscription_id)
-        except StripeMissing:
-            ended = None
+    subscription_id, period_end = tenant.subscription_id, tenant.period_end
+    if subscription_id is not None:
+        # Where Stripe does not know it any more, it ended as we last saw it.
+        with suppress(StripeMissing):
+            period_end = (await handlers.stripe.subscription(subscription_id)).period_end
 
     async def effect(unit: Unit) -> None:
         if not await tenants.forget_customer(unit.tx, tenant.pubkey, customer_id):
@@ -65,8 +65,8 @@ async def on_customer_deleted(handlers: Handlers, event: InboxEvent) -> Answer:
             await unit.tx.execute(
                 "changes.finish", id=running.id, now=unit.now, outcome="the customer was deleted"
             )
-        if ended is not None:
-            await on_ended(handlers.rt, unit, tenant, ended, handlers.catalogue)
+        if subscription_id is not None:
+            await ended(handlers.rt, unit, tenant, period_end, subscription_id, handlers.catalogue)
         await invoices.collect_all_of(unit.tx, tenant.pubkey, due_at=unit.now)
         credit = await ledger.post_customer_gone(unit, tenant.pubkey, customer_id)
         await tenants.want_sync(unit.tx, tenant.pubkey, due_at=unit.now)

@@ -14,7 +14,7 @@ counted since; no step is ever skipped. The first line that fits holds:
 | its own due date has not come (an invoice that was sent) | Wait until then |
 | a payer proved to have paid (M6) | Wait, whatever else is due |
 | a payment is under way, or money is being placed | Wait for its end |
-| an older invoice of the same tenant is unpaid | Wait: oldest first |
+| an older invoice of the same tenant has steps to come | Wait: oldest first |
 | the timeline has no further step | Wait for the payment |
 | the message of the step before has reached nobody | Wait: nobody is cut off untold |
 | the interval, with pauses, is not over | Wait for the rest of it |

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import takewhile
 from typing import Final
 
 import structlog
@@ -209,10 +210,16 @@ class Dunner:
             is_under_way=any(attempt.is_live for attempt in attempts),
             has_money_in_hand=await money_in_hand(unit, requests)
             or await spends.live(unit.tx, invoice_id) is not None,
-            has_older=bool(others) and others[0].invoice_id != invoice_id,
+            has_older=self._has_older(others, invoice_id),
             is_paid_since=await _is_paid_since(unit, relays),
         )
         return decide(situation, self.policy)
+
+    def _has_older(self, windows: list[Window], invoice_id: str) -> bool:
+        """One whose timeline is over holds nobody up: it takes nothing more, and waits for ever
+        where the operator's timeline has no end."""
+        older = takewhile(lambda window: window.invoice_id != invoice_id, windows)
+        return any(self.policy.after(window.day) for window in older)
 
     async def _rest(self, unit: Unit, window: Window, verdict: Close | Wait) -> None:
         if isinstance(verdict, Close):
@@ -300,6 +307,7 @@ class Dunner:
         is_over = step.action is Action.END
         coming = plan_of(window, clock, self.policy, billing_now=unit.billing_now)
         may_promise = window.promised_at is None and not is_over
+        others = await dunning.open_of_tenant(unit.tx, invoice.tenant) if is_over else []
         await unit.say(
             key,
             invoice.tenant,
@@ -315,7 +323,20 @@ class Dunner:
             ways=[rail.value for rail in self.rails] if invoice.status == "open" else [],
             promise_days=self.policy.promise_max_days if may_promise else 0,
             export_notice=self.policy.export_notice,
+            go_on=await _going_on(unit, invoice.tenant) if is_over else [],
+            owes_more=bool(others),
         )
+
+
+async def _going_on(unit: Unit, pubkey: str) -> list[str]:
+    """The tenant's relays that cost something and have not ended."""
+    return [
+        relay.name
+        for relay in await tenants.relays_of(unit.tx, pubkey)
+        if relay.state is not RelayState.ENDED
+        and not relay.is_lapsed
+        and relay.plan not in unit.free_plans
+    ]
 
 
 async def _is_paid_since(unit: Unit, relays: list[HostedRelay]) -> bool:

@@ -43,6 +43,15 @@ class CardDeclined(StripeRejected):
     """402: the card payment was tried and failed."""
 
 
+class Paced(PurserError):
+    """Nothing went wrong and nothing was made: a wallet is asked at a pace, and this one's turn is
+    at `again_at` (wire time)."""
+
+    def __init__(self, subject: str, what: str, again_at: int) -> None:
+        super().__init__(subject, what)
+        self.again_at = again_at
+
+
 class NoQuote(PurserError):
     """No exchange rate that may be used now; no invoice is issued on a guess."""
 

@@ -33,6 +33,15 @@ WAIT_S: Final = (2, 10, 60, 300, 900, 2700)
 or taken up by reconcile, within its quarter of an hour. After 66 minutes there is none."""
 
 
+WAITS: Final = "waits: "
+
+
+def _waits_of(event: InboxEvent) -> int:
+    """How often it has waited for its subject; tries that failed for another reason, as while
+    Stripe was away, are no waits: they must not use up its turn."""
+    return event.attempts if (event.error or "").startswith(WAITS) else 0
+
+
 def next_failure_at(event: InboxEvent, error: Exception, now: int) -> int | None:
     """When it is tried again; None: never, it is a dead letter."""
     if event.attempts < len(BACK_OFF_S):
@@ -74,8 +83,9 @@ class EventWorker:
     async def _handle(self, event: InboxEvent) -> None:
         answer = await self._find_effect(event)
         if isinstance(answer, NotYet):
-            if event.attempts < len(WAIT_S):
-                await self._wait(event, answer.why)
+            waits = _waits_of(event)
+            if waits < len(WAIT_S):
+                await self._wait(event, waits, answer.why)
                 return
             answer = Ignored(answer.why)
         async with self.rt.unit() as unit:
@@ -128,14 +138,14 @@ class EventWorker:
                 "are recorded and ignored. Give that mode or account an endpoint of its own.",
             )
 
-    async def _wait(self, event: InboxEvent, why: str) -> None:
+    async def _wait(self, event: InboxEvent, waits: int, why: str) -> None:
         async with self.rt.unit() as unit:
             await unit.tx.execute(
-                "events.failed",
+                "events.wait",
                 event_id=event.event_id,
-                next_at=unit.now + WAIT_S[event.attempts],
-                error=f"waits: {why}"[:240],
-                state="new",
+                attempts=waits + 1,
+                next_at=unit.now + WAIT_S[waits],
+                error=f"{WAITS}{why}"[:240],
             )
 
     async def _failed(self, event: InboxEvent, error: Exception) -> None:

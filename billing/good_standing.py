@@ -53,4 +53,12 @@ async def credit_is_due(unit: Unit, tenant: Tenant, since: int) -> bool:
         for refund in await refunds.of_invoice(unit.tx, invoice.id)
         if refund.state != "failed"
     ]
-    return not given_back
+    if given_back:
+        return False
+    paid_at = periods[-1].paid_at or periods[-1].created_at
+    # By hands, or by a bank: which invoice it was of is not known here, and to run to the end of
+    # the period is no loss.
+    by_others = await unit.tx.scalar(
+        "activity.count_given_elsewhere", tenant=tenant.pubkey, since=paid_at
+    )
+    return not by_others

@@ -10,8 +10,9 @@ from billing import lapses, plan_effects
 from billing.desk import Command, Desk, answer
 from billing.good_standing import StopPolicy, credit_is_due
 from billing.model import HostedRelay, RelayState, Tenant, may_pay
+from billing.plan_model import PlanChangeState
 from billing.plans import Catalogue, Plan
-from billing.store import invoices, tenants
+from billing.store import invoices, plan_changes, tenants
 from billing.store.engine import ConstraintViolated
 from billing.unit import Fact, Unit
 
@@ -172,8 +173,12 @@ class Orders:
 
     async def _is_credited(self, unit: Unit, tenant: Tenant, relay: HostedRelay) -> bool:
         """The last paid relay, with `stop = "now_with_credit"`: it ends now, and what was paid and
-        not used becomes credit. Not just before a renewal, which might be made meanwhile."""
+        not used becomes credit. Not just before a renewal, which might be made meanwhile, nor while
+        a cheaper plan waits for it: Stripe would give back at that one's price."""
         if self.stop_policy != "now_with_credit" or self.catalogue.is_free(relay.plan):
+            return False
+        change = await plan_changes.live_of(unit.tx, relay.id)
+        if change is not None and change.state is PlanChangeState.SCHEDULED:
             return False
         others = [
             other

@@ -17,14 +17,9 @@ class Witness:
 
     rt: Runtime
 
-    async def payment_hash_of(self, event_id: str) -> str | None:
-        """The payment hash of a stored pay request, for the check of a preimage."""
-        async with self.rt.unit() as unit:
-            attempt = await payments.attempt_by_event(unit.tx, event_id)
-            if attempt is not None:
-                return attempt.payment_hash
-            refund = await refunds.by_event(unit.tx, event_id)
-        return None if refund is None else refund.payment_hash
+    def over(self, connection_id: str) -> ConnectionWitness:
+        """For the session of this connection."""
+        return ConnectionWitness(self, connection_id)
 
     async def pay_reply(self, reply: PayReply) -> None:
         """An answer to a stored pay request, early or late."""
@@ -50,3 +45,30 @@ class Witness:
                 subject=request.id,
                 because="notification",
             )
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionWitness:
+    """One wallet's words. The ids of pay requests are public on their relays: what another wallet
+    "answers" to one is forged, and a refusal that is believed frees the next payer (M4, M5)."""
+
+    witness: Witness
+    connection_id: str
+
+    async def payment_hash_of(self, event_id: str) -> str | None:
+        """The payment hash of a pay request that went out over this connection, for the check of
+        a preimage."""
+        rt = self.witness.rt
+        async with rt.unit() as unit:
+            attempt = await payments.attempt_by_event(unit.tx, event_id)
+            if attempt is not None:
+                return attempt.payment_hash if attempt.connection_id == self.connection_id else None
+            refund = await refunds.by_event(unit.tx, event_id)
+        if refund is None or refund.spender_id != self.connection_id:
+            return None
+        return refund.payment_hash
+
+    async def pay_reply(self, reply: PayReply) -> None:
+        """An answer to a pay request that went out over this connection; others are dropped."""
+        if await self.payment_hash_of(reply.request_id) is not None:
+            await self.witness.pay_reply(reply)

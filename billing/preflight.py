@@ -12,6 +12,7 @@ from typing import Final
 
 import structlog
 
+from billing.dunning import Quiet
 from billing.errors import PurserError
 from billing.model import Connection, ConnectionState, RelayState, Tenant
 from billing.money import fiat_to_msat, minimum_charge_minor
@@ -35,6 +36,7 @@ SILENT_TRIES: Final = 4
 SILENT_RETRY_S: Final = 1800
 """A phone sleeps: its silence is told after some hours of asking, not after one question."""
 BATCH: Final = 10
+NEVER_QUIET: Final = Quiet()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +96,14 @@ class Preflight:
     network: str | None = None
     notice_days: tuple[int, ...] = NOTICE_DAYS
     asks_wallets: bool = True
+    quiet: Quiet = NEVER_QUIET
+    """A heads-up is a step of the timeline: at night it waits for the morning, as they all do."""
 
     async def run_once(self, now: int) -> int:
         """Returns how many renewals were looked at."""
+        billing_now = self.rt.clock.billing_now()
+        if self.quiet.morning_after(billing_now) > billing_now:
+            return 0
         due: list[_Due] = []
         async with self.rt.unit() as unit:
             for step in steps_of(self.notice_days):

@@ -38,7 +38,9 @@ class Promises:
                 await answer(unit, command, "promise_again", request_id=None, **facts)
             else:
                 clock = await dunning.clock(unit.tx)
-                await pause(unit, windows[0], clock, days * DAY_S, is_promise=True)
+                # What the operator gave stays, whichever came first.
+                left_s = windows[0].pause_s - paused(windows[0], clock)
+                await pause(unit, windows[0], clock, left_s + days * DAY_S, is_promise=True)
                 await unit.record(
                     "dunning.promised",
                     tenant=command.sender,

@@ -15,6 +15,7 @@ from typing import Final
 from billing.ports import RateQuote
 
 _EXACT: Final = Context(prec=40)
+_FINEST: Final = Decimal("1e-8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,17 @@ def median(prices: Sequence[Decimal]) -> Decimal:
         return (ordered[middle - 1] + ordered[middle]) / 2
 
 
+def _short(price: Decimal) -> Decimal:
+    """Sources divide, and tell twenty decimals. A rate is written down in places of bounded length,
+    from where a lost database reads it back (M1)."""
+    with localcontext(_EXACT):
+        return Decimal(f"{min(price, price.quantize(_FINEST), key=_decimals):f}")
+
+
+def _decimals(price: Decimal) -> int:
+    return max(0, -int(price.as_tuple().exponent))
+
+
 def decide_rate(
     quotes: Iterable[RateQuote],
     history: Iterable[Rate],
@@ -119,7 +131,7 @@ def decide_rate(
         return NoRate(NoRateReason.DISAGREE, f"the sources disagree: {said}")
     rate = Rate(
         currency=currency,
-        price=median([price for price, _ in agreeing]),
+        price=_short(median([price for price, _ in agreeing])),
         sources=tuple(sorted(quote.source for _, quote in agreeing)),
         observed_at=min(quote.observed_at for _, quote in agreeing),
     )

@@ -124,13 +124,18 @@ class RefundDesk:
 
     async def decide(self, refund_id: str, *, paid: bool, reason: str) -> Refund:
         """The operator's word in place of a spending wallet that is gone. Raises `RefundRefused`
-        while it may still be under way."""
+        while it may still be under way. One that is pending counts, once it has a payment hash:
+        another life may have sent it, and only that wallet could say."""
         async with self.rt.unit() as unit:
             refund = await refunds.get(unit.tx, refund_id)
             if refund is None:
                 raise RefundRefused(refund_id, "there is no such refund")
-            if refund.state is not RefundState.IN_FLIGHT or refund.way is not RefundWay.LIGHTNING:
+            if refund.state in FINAL or refund.payment_hash is None:
                 raise RefundRefused(refund_id, f"it is {refund.state.value}, nothing to decide")
+            if paid and refund.state is RefundState.PENDING:
+                raise RefundRefused(
+                    refund_id, "it was never seen to be sent; configure the wallet that sent it"
+                )
             wait_s = undecided_until(refund) - unit.now
             if wait_s > 0 and not paid:
                 raise RefundRefused(
@@ -143,7 +148,9 @@ class RefundDesk:
                 verdict="paid" if paid else "failed",
                 reason=reason,
             )
-            seen = RefundSeen.PAID if paid else RefundSeen.PROVEN_UNPAID
+            is_pending = refund.state is RefundState.PENDING
+            unpaid = RefundSeen.GIVEN_UP if is_pending else RefundSeen.PROVEN_UNPAID
+            seen = RefundSeen.PAID if paid else unpaid
             await end_refund(self.rt, unit, refund, seen, outcome="OPERATOR", problem=reason)
             decided = await refunds.get(unit.tx, refund_id)
             assert decided is not None
@@ -160,6 +167,7 @@ class RefundDesk:
             raise RefundRefused(invoice.id, f"it is {view.status}; only what was paid can go back")
         notes = await self.stripe.credit_notes_of(invoice.id)
         cards = await self.stripe.refunds_of(invoice.id)
+        disputes = await self.stripe.disputes_of(invoice.id)
         async with self.rt.unit() as unit:
             taken_up = await take_up_refunds(self.rt, unit, invoice, view.metadata)
             ours = await refunds.of_invoice(unit.tx, invoice.id)
@@ -169,7 +177,7 @@ class RefundDesk:
                 "a refund of it that this database did not know was found at Stripe: wait for "
                 "its end (purser refunds)",
             )
-        return refundable_minor(view, notes, cards, ours), view.currency
+        return refundable_minor(view, notes, cards, disputes, ours), view.currency
 
     async def _sats(self, invoice: Invoice, amount_minor: int) -> tuple[int, str]:
         """What goes back, in whole sats, and at which rate."""

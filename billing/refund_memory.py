@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from billing.errors import PurserError
 from billing.model import Invoice
 from billing.ports import StripeGateway
 from billing.refunds import FINAL, Refund, RefundWay
@@ -14,9 +15,11 @@ from billing.store import operations, refunds
 from billing.unit import Runtime, Unit
 
 KEY: Final = "purser_refund_"
-"""Metadata keys are at most 40 characters: the prefix and the end of the refund's id name it."""
+"""Metadata keys are at most 40 characters: the prefix, the end of the refund's id and the beginning
+of the hash name it. One key for each hash: of two bots that refund the same, one on a copy of the
+database, neither may write over the other's note (M1)."""
 _NOTED = re.compile(
-    r"([0-9a-f]{64}):(\d{1,12}):(\w{1,60}):(\d{1,15}):(\d{1,18}):(\d{1,15}(?:\.\d{1,12})?)"
+    r"([0-9a-f]{64}):(\d{1,12}):(\w{1,60}):(\d{1,15}):(\d{1,18}):(\d{1,15}(?:\.\d{1,40})?)"
     r":(\w{1,60}):(\w{1,60})"
 )
 
@@ -92,20 +95,23 @@ async def take_up_refunds(
 
 @dataclass(slots=True)
 class RefundMemory:
-    """One key of the invoice's metadata for each refund over Lightning."""
+    """One key of the invoice's metadata for each payment hash of a refund over Lightning."""
 
     rt: Runtime
     stripe: StripeGateway
 
     async def noted(self, refund: Refund) -> tuple[str, int] | None:
-        """The hash and expiry that stand there, whoever wrote them."""
+        """The hash and expiry that stand there, whoever wrote them; another's before our own."""
         assert refund.invoice_id is not None
         view = await self.stripe.invoice(refund.invoice_id)
-        own = {_key(refund): view.metadata.get(_key(refund), "")}
-        return next(((noted.payment_hash, noted.expires_at) for noted in refunds_in(own)), None)
+        found = [noted for noted in refunds_in(view.metadata) if noted.refund_id == refund.id]
+        found.sort(key=lambda noted: noted.payment_hash == refund.payment_hash)
+        return next(((noted.payment_hash, noted.expires_at) for noted in found), None)
 
     async def note(self, refund: Refund, payment_hash: str, expires_at: int) -> None:
-        """Write it before anything can be paid. Raises the gateway's errors."""
+        """Write it before anything can be paid, in place of what `refund` noted before. Raises the
+        gateway's errors, and `PurserError` where another bot's note stands beside it: that one
+        may be paid."""
         assert refund.invoice_id is not None
         values = (
             payment_hash,
@@ -117,13 +123,20 @@ class RefundMemory:
             refund.operation_id,
             refund.note_operation_id,
         )
+        entry = {_key(refund, payment_hash): ":".join(str(value) for value in values)}
+        if refund.payment_hash is not None:
+            entry = {_key(refund, refund.payment_hash): ""} | entry
         async with operations.absolute(self.rt, "note_refund", refund.id, result="called") as op:
-            await self.stripe.annotate_invoice(
-                op.id,
-                refund.invoice_id,
-                {_key(refund): ":".join(str(value) for value in values)},
-            )
+            view = await self.stripe.annotate_invoice(op.id, refund.invoice_id, entry)
+        beside = [n for n in refunds_in(view.metadata) if n.refund_id == refund.id]
+        if all(noted.payment_hash == payment_hash for noted in beside):
+            return
+        async with operations.absolute(self.rt, "unnote_refund", refund.id, result="called") as op:
+            # Ours is never paid: who reads these notes next must look for the other.
+            own = {_key(refund, payment_hash): ""}
+            await self.stripe.annotate_invoice(op.id, refund.invoice_id, own)
+        raise PurserError(refund.id, "another bot noted it at Stripe beside us")
 
 
-def _key(refund: Refund) -> str:
-    return f"{KEY}{refund.id[-24:]}"
+def _key(refund: Refund, payment_hash: str) -> str:
+    return f"{KEY}{refund.id[-12:]}_{payment_hash[:13]}"

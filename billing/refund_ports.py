@@ -62,6 +62,10 @@ class RefundGateway(Protocol):
 
     async def dispute(self, dispute_id: str) -> DisputeView: ...
 
+    async def disputes_of(self, invoice_id: str) -> Sequence[DisputeView]:
+        """Every dispute over the card payments of this invoice, newest first."""
+        ...
+
 
 class RefundWallets(Protocol):
     """The wallets at both ends of a refund over Lightning; clients are made on demand and kept."""

@@ -7,7 +7,7 @@ from typing import Final, assert_never
 
 import structlog
 
-from billing.errors import PurserError, StripeRejected
+from billing.errors import PurserError, StripeMissing, StripeRejected
 from billing.parallel import by_group
 from billing.ports import StripeGateway
 from billing.refund_end import end_refund
@@ -163,7 +163,14 @@ class RefundWorker:
         async with self.rt.unit() as unit:
             tenant = await tenants.get(unit.tx, refund.tenant)
         assert tenant is not None
-        assert tenant.customer_id is not None
+        if tenant.customer_id is None:
+            raise StripeMissing(
+                refund.id,
+                "the tenant's customer was deleted at Stripe",
+                status=404,
+                code=None,
+                request_id=None,
+            )
         return await self.stripe.credit_customer(
             refund.operation_id,
             customer_id=tenant.customer_id,

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Final
 
 from billing.payments import DEATH_GAP_S, DEATH_LOOKUPS, MARGIN_S
-from billing.views import CreditNoteView, InvoiceView, RefundView
+from billing.views import CreditNoteView, DisputeView, InvoiceView, RefundView
 from wallet.ports import LookupAnswer, Transaction, Unreachable, WalletError
 
 REFUND_EXPIRY_S: Final = 3600
@@ -145,6 +145,11 @@ class Refund:
     ended_at: int | None
 
 
+TAKEN_BACK: Final = frozenset({"needs_response", "under_review", "lost"})
+"""Statuses of a dispute while Stripe does not have the money (docs.stripe.com/disputes); those of
+an inquiry (`warning_…`), `won` and `prevented` leave it where it was."""
+
+
 # --- how much may go back -----------------------------------------------------------------------
 
 
@@ -152,10 +157,12 @@ def refundable_minor(
     view: InvoiceView,
     notes: Sequence[CreditNoteView],
     refunds: Sequence[RefundView],
+    disputes: Sequence[DisputeView],
     ours: Sequence[Refund],
 ) -> int:
     """What of a paid invoice's money has not gone back by any way: our own refunds that are done
-    or may still be, credit notes, and card refunds that stand in no credit note."""
+    or may still be, credit notes, card refunds that stand in no credit note, and what the bank has
+    taken back or holds while a dispute is open."""
     noted = {note.operation_id for note in notes if note.operation_id}
     in_notes = {refund_id for note in notes for refund_id in note.refund_ids}
     gone = sum(note.amount_minor for note in notes if note.is_issued)
@@ -168,6 +175,12 @@ def refundable_minor(
         and refund.id not in in_notes
         and refund.id not in known_cards
         and refund.operation_id not in known_operations
+    )
+    # A bank may count in the cardholder's currency: then all of it is taken for gone.
+    gone += sum(
+        dispute.amount_minor if dispute.currency == view.currency else view.amount_paid_minor
+        for dispute in disputes
+        if dispute.status in TAKEN_BACK
     )
     gone += sum(
         refund.amount_minor

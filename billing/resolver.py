@@ -11,7 +11,7 @@ import structlog
 from billing.errors import PurserError
 from billing.model import AttemptState, Connection, PaymentRequest, Purpose, RequestState
 from billing.observations import observe_request
-from billing.pace import Pace
+from billing.pace import PayeePace, is_rate_limited
 from billing.payments import (
     LookupReading,
     RequestSeen,
@@ -21,8 +21,7 @@ from billing.payments import (
 )
 from billing.store import payments, tenants
 from billing.unit import Runtime, Unit
-from wallet.outcome import LEGACY_SPELLINGS
-from wallet.ports import LookupAnswer, NotFound, Transaction, Unreachable, WalletError
+from wallet.ports import LookupAnswer, NotFound, Transaction, Unreachable
 
 log = structlog.stdlib.get_logger("purser")
 
@@ -47,20 +46,21 @@ class Resolver:
 
     rt: Runtime
     lookups: PayeeLookup
-    pace: Pace = field(default_factory=Pace)
+    pace: PayeePace = field(default_factory=PayeePace)
+    """Shared with whoever makes payment requests on the same wallet."""
     escalate_after_s: int = ESCALATE_AFTER_S
 
     async def run_once(self, now: int) -> int:
         """Ask about what is due, as much as our wallet is to be asked at a time; returns how many.
         The rest keeps its turn: what money hangs on first, then the longest due."""
-        allowed = min(BATCH, self.pace.allowance(self.rt.clock.now()))
+        allowed = min(BATCH, self.pace.looks_left(self.rt.clock.now()))
         if not allowed:
             return 0
         async with self.rt.unit() as unit:
             due = await unit.tx.fetch_all(
                 PaymentRequest, "payments.lookups_due", now=now, count=allowed
             )
-        self.pace.asked(len(due))
+        self.pace.looked(len(due))
         gate = asyncio.Semaphore(PARALLEL)
 
         async def one(request: PaymentRequest) -> None:
@@ -90,6 +90,7 @@ class Resolver:
         answer = await self._ask(connection, request.payment_hash)
         control_found = False
         if isinstance(answer, NotFound) and isinstance(control_hash, str):
+            self.pace.looked(1)
             control = await self._ask(connection, control_hash)
             control_found = isinstance(control, Transaction)
         return await self._apply(request, answer, asked_at, control_found=control_found)
@@ -103,10 +104,8 @@ class Resolver:
             return Unreachable(type(error).__name__)
         if isinstance(answer, Transaction):
             self.pace.answered()
-        elif isinstance(answer, WalletError):
-            code = LEGACY_SPELLINGS.get(answer.code, answer.code)
-            if code == "RATE_LIMITED":
-                self.pace.too_many(self.rt.clock.now())
+        elif is_rate_limited(answer):
+            self.pace.too_many(self.rt.clock.now())
         return answer
 
     async def _apply(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from billing import lapses
+from billing.comebacks import SAME_MOMENT_S
 from billing.desk import Command, Desk, answer
 from billing.model import HostedRelay, RelayState, Tenant, may_pay
 from billing.plans import Catalogue
@@ -74,6 +75,8 @@ class Resumes:
         runs = tenant.subscription_id is not None and (
             relay.lapses_at is None or tenant.ending_subscription_id == tenant.subscription_id
         )
+        # A date of a subscription before: in the present one's period it has no paid seat (M12).
+        runs = runs and _is_same_moment(relay.stops_at, tenant.period_end)
         is_free = self.catalogue.is_free(relay.plan)
         if (runs and relay.stops_at > unit.billing_now + lapses.LAST_HOUR_S) or is_free:
             await unit.tx.execute("relays.keep", id=relay.id)
@@ -86,3 +89,7 @@ class Resumes:
         await unit.tx.execute("relays.resume_later", id=relay.id, billing_now=unit.billing_now)
         await unit.record("relay.resumes", tenant=relay.tenant, subject=relay.id)
         await answer(unit, command, "resumes_later", name=relay.name, at=relay.stops_at)
+
+
+def _is_same_moment(stops_at: int, period_end: int | None) -> bool:
+    return period_end is not None and abs(stops_at - period_end) <= SAME_MOMENT_S

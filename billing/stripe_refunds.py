@@ -200,6 +200,14 @@ class StripeRefunds(StripeInvoices):
         rows = self._lists.each(path, CallClass.SWEEP, created={"gte": since})
         return [read(path, lambda raw: _trace(kind, raw), raw) async for raw in rows]
 
+    async def disputes_of(self, invoice_id: str) -> Sequence[DisputeView]:
+        """See `RefundGateway.disputes_of`."""
+        path, found = "/v1/disputes", []
+        for intent in await self._card_intents(invoice_id):
+            rows = self._lists.each(path, _PAY, payment_intent=intent)
+            found += [read(path, dispute_view, raw) async for raw in rows]
+        return found
+
     async def dispute(self, dispute_id: str) -> DisputeView:
         """Re-fetched, with whose payment it was."""
         raw = await self._raw(

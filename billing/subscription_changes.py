@@ -7,6 +7,8 @@ taken up where it stopped; before a new key Stripe is asked for what the old one
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -97,7 +99,8 @@ class Changer:
             raise
 
     async def _create(self, tenant: Tenant, change: Change) -> None:
-        view = await self._made_before(tenant, change) if change.attempts else None
+        with _no_verdict():
+            view = await self._made_before(tenant, change) if change.attempts else None
         if view is None:
             assert tenant.customer_id is not None
             quantities: dict[str, int] = json.loads(change.quantities)
@@ -114,7 +117,8 @@ class Changer:
             )
         if view.latest_invoice_id is None:
             raise PurserError(view.id, "Stripe made a subscription without an invoice")
-        invoice = await self.stripe.invoice(view.latest_invoice_id)
+        with _no_verdict():
+            invoice = await self.stripe.invoice(view.latest_invoice_id)
         await self._carry(tenant, change, invoice)
         await self._done(tenant, change, view, invoice.id)
 
@@ -281,6 +285,16 @@ class Changer:
                 status=view.status,
                 outcome=outcome,
             )
+
+
+@contextmanager
+def _no_verdict() -> Iterator[None]:
+    """A look that is refused says nothing of what was made. Were the creation given up for it, its
+    first invoice would carry no relay, and be paid for nothing (M12)."""
+    try:
+        yield
+    except StripeRejected as error:
+        raise PurserError(error.subject, error.what) from error
 
 
 def new_change(

@@ -126,5 +126,8 @@ async def _paid_until(
         return unit.billing_now
     change = await plan_changes.live_of(unit.tx, relay.id)
     if change is not None and change.state is PlanChangeState.SCHEDULED and change.next_at:
+        if catalogue is not None and catalogue.is_free(change.to_plan):
+            # Our own end, as its tenant chose: it does not stop, it goes on for nothing.
+            return None
         return max(unit.billing_now, change.next_at)
     return max(unit.billing_now, period_end or 0)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Final
 
 from billing.adoption import adopt_request
-from billing.model import Connection, RequestState
-from billing.money import to_decimal
+from billing.errors import NoQuote
+from billing.model import Connection, Invoice, RequestState
+from billing.money import format_fiat, to_decimal
 from billing.payments import MARGIN_S, WATCH_S
-from billing.ports import Payees
+from billing.ports import Payees, Quoter
 from billing.rails.issue import NotedRequest
 from billing.store import invoices, payments, tenants
-from billing.unit import Runtime
+from billing.unit import Runtime, Unit
 from wallet.bolt11 import Bolt11Error, decode
 from wallet.ports import Transaction
 
@@ -23,6 +25,8 @@ OVERLAP_S: Final = 2 * 86400
 """Wallets list by creation or by settlement, and a payment may settle long after it was issued."""
 CURSOR: Final = "payee_sweep"
 MSAT_PER_BTC: Final = 100_000_000_000
+RATE_BAND: Final = Decimal("0.10")
+"""What was asked for at another rate than today's by more than this is for people to look at."""
 _INVOICE = re.compile(r"\((in_[A-Za-z0-9_]{1,60})\)")
 """How `billing.rails.issue` ends the description of what it asks for."""
 
@@ -33,6 +37,7 @@ class Sweeper:
 
     rt: Runtime
     payees: Payees
+    quoter: Quoter
 
     async def run_once(self, now: int) -> int:
         """Ask once for all that came in lately; returns how many look-ups were hastened. A wallet
@@ -40,10 +45,11 @@ class Sweeper:
         async with self.rt.unit() as unit:
             connection = await tenants.payee(unit.tx)
             swept = await unit.tx.scalar("leases.cursor", name=CURSOR)
-        if connection is None or (swept is not None and now - int(swept) < EVERY_S):
+        # Swept "later" than now: the clock was ahead, and must not keep us waiting for that day.
+        if connection is None or (swept is not None and 0 <= now - int(swept) < EVERY_S):
             return 0
         # Never swept: a new database, or one that was lost.
-        since = int(swept) - OVERLAP_S if swept is not None else now - WATCH_S
+        since = min(int(swept), now) - OVERLAP_S if swept is not None else now - WATCH_S
         payee = await self.payees.payee(connection)
         answer = await payee.list_incoming(since)
         found = [t for t in answer if t.is_incoming_settled] if isinstance(answer, list) else []
@@ -65,24 +71,23 @@ class Sweeper:
             if await payments.request_by_hash(unit.tx, transaction.payment_hash) is not None:
                 return 0
             invoice = await invoices.get(unit.tx, invoice_id)
-            if invoice is None:
+        if invoice is None:
+            return 0
+        # Each request asks for all that remains: that gives the rate it was made at.
+        amount_minor = invoice.amount_remaining_minor
+        rate = to_decimal(amount_minor, invoice.currency) * MSAT_PER_BTC / amount_msat
+        try:
+            is_ours = invoice.status == "open" and await self._is_believable(invoice, rate)
+        except NoQuote:
+            # The next sweeps list it again; nothing is valued on a guess meanwhile.
+            return 0
+        async with self.rt.unit() as unit:
+            if not is_ours:
+                await self._tell_foreign(unit, invoice, transaction.payment_hash, amount_msat)
                 return 0
-            amount_minor = invoice.amount_remaining_minor
-            if invoice.status != "open" or amount_minor <= 0:
-                await self.rt.alarm(
-                    unit,
-                    f"foreign_money:{transaction.payment_hash}",
-                    f"{amount_msat // 1000} sats arrived for invoice {invoice_id}, which is "
-                    f"{invoice.status}, by a payment request that this database does not know. "
-                    "Look into Stripe whether it was booked; if not, give it as credit.",
-                )
-                return 0
-            # Each request asks for all that remains: that gives the rate it was made at.
-            rate = to_decimal(amount_minor, invoice.currency) * MSAT_PER_BTC / amount_msat
-            expires_at = transaction.expires_at or unit.now
             noted = NotedRequest(
                 transaction.payment_hash,
-                expires_at,
+                transaction.expires_at or unit.now,
                 MARGIN_S["unknown"],
                 amount_msat,
                 amount_minor,
@@ -90,6 +95,26 @@ class Sweeper:
             )
             await adopt_request(self.rt, unit, payee, invoice, noted)
         return 0
+
+    async def _is_believable(self, invoice: Invoice, rate: Decimal) -> bool:
+        """A description may be anybody's words (a donation page takes memos): without a note of
+        ours, only what was paid at about the true rate is taken for this invoice's money (C27)."""
+        if rate <= 0:
+            return False
+        price = (await self.quoter.quote(invoice.currency)).price
+        return abs(rate - price) <= RATE_BAND * price
+
+    async def _tell_foreign(
+        self, unit: Unit, invoice: Invoice, payment_hash: str, amount_msat: int
+    ) -> None:
+        await self.rt.alarm(
+            unit,
+            f"foreign_money:{payment_hash}",
+            f"{amount_msat // 1000} sats arrived for invoice {invoice.id}, which is "
+            f"{invoice.status} with {format_fiat(invoice.amount_remaining_minor, invoice.currency)}"
+            " left, by a payment request that this database does not know. Look into Stripe "
+            "whether it was booked; if not, give it as credit.",
+        )
 
     async def _hasten(self, transaction: Transaction) -> int:
         async with self.rt.unit() as unit:

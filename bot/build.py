@@ -28,6 +28,7 @@ from billing.mass_failure import FailureWatch
 from billing.model import Rail
 from billing.orders import Orders
 from billing.outbox import OutboxWorker
+from billing.pace import PayeePace
 from billing.payer_lookups import PayerLookups
 from billing.payer_replies import Witness
 from billing.plan_desk import PlanDesk
@@ -277,8 +278,9 @@ def _build_workers(core: Core) -> Workers:
     courier = Outbound(
         rt, config.keys, core.vault, core.pool, directory, own_relays, frozenset(own_relays)
     )
-    resolver = Resolver(rt, core.wallets, escalate_after_s=config.payee.escalate_after_s)
-    sweeper = Sweeper(rt, core.wallets)
+    pace = PayeePace(config.payee.requests_per_second, config.payee.burst)
+    resolver = Resolver(rt, core.wallets, pace, config.payee.escalate_after_s)
+    sweeper = Sweeper(rt, core.wallets, core.rates)
     lightning = LightningRefunds(rt, core.wallets, core.wallets, RefundMemory(rt, stripe))
     provision = config.subscriptions.provision
     sync = SubscriptionSync(
@@ -300,7 +302,7 @@ def _build_workers(core: Core) -> Workers:
         ),
         sync=sync,
         plans=PlanWorker(rt, sync.plan_orders.pricer, core.catalogue, provision),
-        collector=_build_collector(core),
+        collector=_build_collector(core, pace),
         resolver=resolver,
         payer_lookups=PayerLookups(rt, core.wallets),
         rebuilder=Rebuilder(rt, stripe, resolver, sweeper, reconciler.subscriptions),
@@ -321,9 +323,9 @@ def _build_workers(core: Core) -> Workers:
     )
 
 
-def _build_collector(core: Core) -> Collector:
+def _build_collector(core: Core, pace: PayeePace) -> Collector:
     config, rt, stripe = core.config, core.rt, core.stripe
-    issuer = Issuer(rt, stripe, core.wallets, core.rates, config.payee.kind)
+    issuer = Issuer(rt, stripe, core.wallets, core.rates, config.payee.kind, pace)
     return Collector(
         rt,
         stripe,
@@ -339,26 +341,24 @@ def _build_collector(core: Core) -> Collector:
 
 def _build_card_pages(core: Core) -> CardPageMaker:
     section = core.config.stripe
-    return CardPageMaker(
-        core.rt,
-        core.stripe,
-        CustomerBook(core.rt, core.stripe, section.email_domain),
-        return_url=_return_url(core.config),
-        pages=section.card_page,
-    )
+    book = CustomerBook(core.rt, core.stripe, section.email_domain)
+    url = _return_url(core.config)
+    return CardPageMaker(core.rt, core.stripe, book, return_url=url, pages=section.card_page)
 
 
 def _build_preflight(core: Core) -> Preflight:
     config = core.config
+    policy = config.dunning_policy()
     return Preflight(
         core.rt,
         core.stripe,
         core.wallets,
         core.rates,
         core.catalogue,
-        config.payee.network,
-        config.dunning_policy().notice_days,
+        network=config.payee.network,
+        notice_days=policy.notice_days,
         asks_wallets="nwc" in config.collection.rails,
+        quiet=policy.quiet,
     )
 
 

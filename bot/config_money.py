@@ -126,6 +126,16 @@ class PayeeSection(Section):
         ge=60,
         le=86_400,
     )
+    requests_per_second: int = setting(
+        "How many requests this wallet takes per second; with many tenants the others wait for"
+        " their turn. Half of them, at most, make payment requests; the rest looks up money.",
+        10,
+        ge=2,
+        le=1000,
+    )
+    burst: int = setting(
+        "How many requests it takes at once after a quiet time.", 50, ge=10, le=10_000
+    )
     pubkey: str | None = setting(
         "The node's public key, 66 hex digits; a payment request of another node is refused.",
         None,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
+from typing import Final
 
 from billing.adopt_balance import AdoptRefused, BalanceAdopter
 from billing.errors import ConfigurationWrong
@@ -18,6 +20,8 @@ from bot.nostr.nip19 import npub_encode
 
 MAX_REASON_CHARS = 240
 """One line of the audit log, and of Stripe's credit note."""
+_AMOUNT: Final = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
+"""What `Decimal` reads beyond it (1e999999, 1_0.5) costs the bot's loop seconds, or surprises."""
 
 
 @dataclass(slots=True)
@@ -93,8 +97,10 @@ def _reason(text: str) -> str:
 
 def _minor(text: str, currency: str) -> int:
     try:
+        if _AMOUNT.fullmatch(text) is None:
+            raise ConfigurationWrong(currency, "not a plain amount")
         return from_decimal(Decimal(text), currency)
-    except (InvalidOperation, ConfigurationWrong):
+    except ConfigurationWrong:
         raise ControlRefused(f"{text[:20]} is no amount of {currency}; write 2.50") from None
 
 

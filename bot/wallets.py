@@ -65,11 +65,7 @@ class Wallets:
         }
         self._network = network
         self._pinned_payee = pinned_payee
-        self._observers = Observers(
-            on_pay_reply=witness.pay_reply,
-            on_notification=witness.notification,
-            payment_hash_of=witness.payment_hash_of,
-        )
+        self._witness = witness
         self._kept: dict[str, _Kept] = {}
 
     async def payee(self, connection: Connection) -> NwcPayee:
@@ -112,11 +108,19 @@ class Wallets:
                 self._open(connection),
                 now=self._clock.now,
                 encryption=_encryption(connection.encryption),
-                observers=self._observers,
+                observers=self._observers(connection),
             )
             kept = self._kept[connection.id] = _Kept(session, self._clock.now())
         kept.used_at = self._clock.now()
         return kept.session
+
+    def _observers(self, connection: Connection) -> Observers:
+        heard = self._witness.over(connection.id)
+        return Observers(
+            on_pay_reply=heard.pay_reply,
+            on_notification=self._witness.notification,
+            payment_hash_of=heard.payment_hash_of,
+        )
 
     def _open(self, connection: Connection) -> NwcUri:
         if connection.role is ConnectionRole.SPENDER:

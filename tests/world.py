@@ -43,6 +43,7 @@ from billing.model import (
 )
 from billing.orders import Orders
 from billing.outbox import OutboxWorker
+from billing.pace import PayeePace
 from billing.payer_lookups import PayerLookups
 from billing.payer_replies import Witness
 from billing.plan_changes import Provision
@@ -354,8 +355,9 @@ class World:
             self.wire.hooks(self.stripe)
         host: Any = self._port(self.host, "relay host", "apply")
         courier: Any = self._port(self.courier, "courier")
+        self.pace = pace = PayeePace()
         self.issuer = issuer = Issuer(
-            rt, self.stripe, wallets, StubQuoter(self.clock), self.payee_kind
+            rt, self.stripe, wallets, StubQuoter(self.clock), self.payee_kind, pace
         )
         self.collector = Collector(
             rt,
@@ -368,7 +370,7 @@ class World:
             (Rail.NWC, Rail.CARD, Rail.MANUAL),
         )
         self.placer = Placer(rt, self.stripe)
-        self.resolver = Resolver(rt, self)
+        self.resolver = Resolver(rt, self, pace)
         self.payer_lookups = PayerLookups(rt, self)
         self.refund_wallets.life(self.witness, self.wire)
         lightning = LightningRefunds(
@@ -429,7 +431,7 @@ class World:
             rt,
             self.stripe,
             self.resolver,
-            Sweeper(rt, wallets),
+            Sweeper(rt, wallets, self.quoter),
             self.reconciler.subscriptions,
         )
 

@@ -54,6 +54,7 @@ class NwcSession:
         self.now = now
         self.transport = transport
         self.encryption = encryption
+        self._probed_in = encryption
         self._witnesses = Witnesses(observers or Observers(), uri.wallet_pubkey)
         self._answer_timeout_s = answer_timeout_s
         self._head_start_s = head_start_s
@@ -143,7 +144,7 @@ class NwcSession:
                             self.encryption = None
                             schemes.append("nip04")
                     elif isinstance(answer, Answer):
-                        self.encryption = scheme
+                        self.encryption = self._probed_in = scheme
                         return answer
             return answer if isinstance(answer, Unreachable) else self._no_common_scheme()
         finally:
@@ -204,12 +205,14 @@ class NwcSession:
         self, bolt11: str, payment_hash: str, *, now: int, expiration: int
     ) -> SealedRequest:
         """Seal one `pay_invoice`; no I/O. Only after a negotiation: never probe with a payment."""
-        assert self.encryption is not None, "probe before a payment is prepared (M3)"
+        # The wallet may have unsaid it since, to another question: that is its own refusal to make.
+        encryption = self.encryption or self._probed_in
+        assert encryption is not None, "probe before a payment is prepared (M3)"
         request = self.transport.seal(
             self.uri,
             PAY_METHOD,
             {"invoice": bolt11},
-            encryption=self.encryption,
+            encryption=encryption,
             now=now,
             expiration=expiration,
         )

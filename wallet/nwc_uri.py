@@ -68,6 +68,15 @@ class NwcUri:
         return f"nostr+walletconnect://{self.wallet_pubkey[:8]}…{self.wallet_pubkey[-4:]} ({hosts})"
 
 
+_MASKED_HOSTS: Final = re.compile(r".*\(([^()]+)\)")
+
+
+def hosts_of_masked(masked: str) -> tuple[str, ...]:
+    """The relays' hosts in what `NwcUri.masked` gave, ports included; sorted, each once."""
+    match = _MASKED_HOSTS.fullmatch(masked)
+    return () if match is None else tuple(sorted(set(match.group(1).split(", "))))
+
+
 def parse(text: str, *, allow_private: bool = False) -> NwcUri:
     """The connection in this text. `allow_private` also takes `ws://` relays (the sandbox's).
 

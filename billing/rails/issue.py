@@ -11,9 +11,11 @@ from typing import Final, TypeAlias
 from billing.errors import NoQuote, PurserError
 from billing.model import Connection, Invoice, PaymentRequest, Purpose, RequestState
 from billing.money import fiat_to_msat
+from billing.pace import PayeePace, is_rate_limited
 from billing.payments import AUTOMATIC_EXPIRY_S, MARGIN_S, SHOWN_EXPIRY_S, is_beyond_margin
 from billing.ports import Payees, Quoter, StripeGateway
 from billing.rails.card_note import foreign_cards
+from billing.rates import Rate
 from billing.stated_relays import state_relays
 from billing.store import invoices, operations, payments, tenants
 from billing.unit import Runtime
@@ -83,7 +85,7 @@ def metadata_of(request: PaymentRequest, payee: str) -> dict[str, str]:
 
 
 _NOTED = re.compile(
-    r"([0-9a-f]{64}):(\d{1,12}):(\d{1,8}):(\d{1,18}):(\d{1,15}):(\d{1,15}(?:\.\d{1,12})?)"
+    r"([0-9a-f]{64}):(\d{1,12}):(\d{1,8}):(\d{1,18}):(\d{1,15}):(\d{1,15}(?:\.\d{1,40})?)"
     r"(?::([0-9a-f]{64}))?"
 )
 
@@ -127,6 +129,8 @@ class Issuer:
     payees: Payees
     quoter: Quoter
     payee_kind: str
+    pace: PayeePace = field(default_factory=PayeePace)
+    """Shared with whoever looks up on the same wallet."""
     _made_here: dict[str, int] = field(default_factory=dict)
     """Request id -> its expiry, in memory on purpose."""
 
@@ -141,7 +145,10 @@ class Issuer:
         return MARGIN_S[self.payee_kind]
 
     async def issue(self, invoice: Invoice, purpose: Purpose) -> IssueAnswer:
-        """A new open request for what remains of this invoice; the caller has re-fetched it."""
+        """A new open request for what remains of this invoice; the caller has re-fetched it.
+
+        Raises `Paced`, before anything was made, where our own wallet is not to be asked now.
+        """
         try:
             rate = await self.quoter.quote(invoice.currency)
         except NoQuote as error:
@@ -180,6 +187,10 @@ class Issuer:
         )
         self._made_here = {i: end for i, end in self._made_here.items() if end > now}
         self._made_here[request.id] = request.expires_at
+        return await self._store(request, rate)
+
+    async def _store(self, request: PaymentRequest, rate: Rate) -> IssueAnswer:
+        """Intent before effect (M1): the row, then the note at Stripe."""
         async with self.rt.unit() as unit:
             if await payments.request_by_hash(unit.tx, request.payment_hash) is not None:
                 return NotIssued("our wallet handed out a payment hash that it used before")
@@ -188,9 +199,9 @@ class Issuer:
                 "request.open",
                 tenant=request.tenant,
                 subject=request.id,
-                invoice=invoice.id,
-                purpose=purpose.value,
-                amount_msat=amount_msat,
+                invoice=request.invoice_id,
+                purpose=request.purpose.value,
+                amount_msat=request.amount_msat,
                 amount_minor=request.amount_minor,
                 currency=request.currency,
                 rate=request.rate,
@@ -206,9 +217,13 @@ class Issuer:
     ) -> Bolt11 | NotIssued:
         payee = await self.payees.payee(connection)
         description = f"{invoice.number or 'Invoice'} ({invoice.id})"[:DESCRIPTION_MAX]
+        self.pace.make(invoice, self.rt.clock.now())
         answer = await payee.make_invoice(amount_msat, description, expiry_s)
         if isinstance(answer, Bolt11):
+            self.pace.made()
             return answer
+        if is_rate_limited(answer):
+            self.pace.make_limited(invoice, self.rt.clock.now())
         reason = getattr(answer, "reason", None) or getattr(answer, "message", "no answer")
         return NotIssued(f"our own wallet made no payment request: {reason}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from billing.errors import PurserError
@@ -17,6 +17,7 @@ from billing.model import (
     Rail,
 )
 from billing.observations import observe_attempt
+from billing.pace import ServicePaces, is_awaited
 from billing.payments import PROBE_FRESH_S, PUBLISH_WINDOW_S, AttemptSeen
 from billing.ports import Payers
 from billing.rails.issue import Issued, Issuer
@@ -40,19 +41,22 @@ class NwcRail:
     issuer: Issuer
     network: str | None = None
     """Ours, as the configuration names it: a wallet of another cannot pay, and says so late."""
+    services: ServicePaces = field(default_factory=ServicePaces)
 
     async def start(
         self, invoice: Invoice, connection: Connection, reuse: PaymentRequest | None
     ) -> str:
         """One try: started, silent, cannot_pay, wrong_network, slow or lost_race.
 
-        Raises `PurserError` when no payment request could be issued: nothing was tried.
+        Raises `PurserError` when no payment request could be issued: nothing was tried; `Paced`
+        when it is not its turn: its wallet was not asked to pay either.
         """
         try:
             payer = await self.payers.payer(connection)
         except PurserError:
             # A connection that cannot be opened (a lost vault key) must not keep the other rails.
             return await self._skip(invoice, connection, "unusable")
+        self._await_turn(invoice, connection, reuse)
         answer = await payer.probe()
         probed_at = self.rt.clock.now()
         if not isinstance(answer, WalletInfo):
@@ -73,6 +77,17 @@ class NwcRail:
         if self.rt.clock.now() - probed_at > PROBE_FRESH_S:
             return await self._skip(invoice, connection, "slow")
         return await self._pay(invoice, connection, payer, request)
+
+    def _await_turn(
+        self, invoice: Invoice, connection: Connection, reuse: PaymentRequest | None
+    ) -> None:
+        """Before its wallet is asked anything, and before a payment request is made that would age
+        in the line. One that was made already ages, so it goes first."""
+        now = self.rt.clock.now()
+        if reuse is None:
+            self.issuer.pace.check_make(invoice, now)
+        awaited = reuse is not None or is_awaited(invoice)
+        self.services.start(connection, invoice, now, awaited=awaited)
 
     async def _skip(self, invoice: Invoice, connection: Connection, why: str) -> str:
         """Nothing was sent: the try is used up, the next rail starts at once."""

@@ -127,9 +127,17 @@ def end(f: Facts) -> str:
     """Over."""
     verb = "has" if len(f["relays"]) == 1 else "have"
     notice = f.get("export_notice") or ""
+    pronoun = "it" if len(f["relays"]) == 1 else "them"
+    if f.get("owes_more"):
+        left = f"For {pronoun} nothing more is charged. Another invoice is still open; to pay: pay."
+    elif f.get("go_on"):
+        goes = "goes" if len(f["go_on"]) == 1 else "go"
+        left = f"For {pronoun} nothing is owed any more; {names(f['go_on'])} {goes} on."
+    else:
+        left = "Nothing is owed any more, and nothing more is charged."
     return _join(
-        f"{names(f['relays'])} {verb} ended, since {amount(f)} stayed unpaid. Nothing is owed any "
-        "more, and nothing more is charged.",
+        f"{names(f['relays'])} {verb} ended, since {amount(f)} stayed unpaid.",
+        left,
         str(notice),
         "To begin again: plans",
     )

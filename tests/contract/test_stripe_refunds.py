@@ -156,6 +156,11 @@ async def test_a_dispute_is_read_with_its_customer_and_its_last_day(stage: Stage
     assert view.evidence_due_at is not None
     assert view.customer_id == (await stage.gateway.invoice(invoice_id)).customer_id
     assert "charge.dispute.created" in await events(stage)
+    (listed,) = await stage.gateway.disputes_of(invoice_id)
+    assert (listed.id, listed.amount_minor, listed.status) == (dispute_id, 400, "needs_response")
+    assert not await stage.gateway.disputes_of(
+        (await first_invoice(stage, await subscribe(stage))).id
+    )
 
 
 async def test_what_is_not_there_is_missing(stage: Stage) -> None:

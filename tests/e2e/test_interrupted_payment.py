@@ -13,8 +13,9 @@ import pytest
 from bot.sandbox.lightning.faults import Delay, Fault, LateReply, Silent
 from tests.e2e.botprocess import Scene, Tenant, check_books, check_tenant_wallet, eventually
 
-ASKED = "SELECT count(*) FROM payment_attempts WHERE state = 'in_flight' AND writes >= 1"
-"""On a busy machine the relay's OK may take its five seconds: then a second copy went out (M3)."""
+ASKED = "SELECT count(*) FROM payment_attempts WHERE writes >= 1"
+"""On a busy machine one is settled before the other was sent, or a relay's OK takes its five
+seconds and a second copy goes out (M3)."""
 
 
 async def order_and_ask_wallets(scene: Scene, *faults: Fault) -> list[Tenant]:

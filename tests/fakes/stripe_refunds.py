@@ -196,6 +196,13 @@ class FakeRefunds(FakeCalls):
 
         return await self._call("traces_since", {"kind": kind, "since": since}, body)
 
+    async def disputes_of(self, invoice_id: str) -> Sequence[DisputeView]:
+        def body() -> Sequence[DisputeView]:
+            intent = f"pi_{invoice_id}"
+            return [v for v in self.disputes.values() if v.payment_intent_id == intent][::-1]
+
+        return await self._call("disputes_of", {"invoice_id": invoice_id}, body)
+
     async def dispute(self, dispute_id: str) -> DisputeView:
         return await self._call(
             "dispute", {"dispute_id": dispute_id}, lambda: self._find(self.disputes, dispute_id)

@@ -30,6 +30,7 @@ from billing.model import (
 from billing.observations import observe_request, operator_reading
 from billing.orders import Orders
 from billing.outbox import OutboxWorker
+from billing.pace import PayeePace
 from billing.payer_lookups import PayerLookups
 from billing.payer_replies import Witness
 from billing.payments import is_beyond_margin
@@ -213,7 +214,8 @@ class Bot:
         rt, world, stripe = self.rt, self.world, self.stripe
         sources: Any = [Port(self.life, "rates", source) for source in world.market.sources]
         self.rates = RateBook(sources, world.clock)
-        issuer = Issuer(rt, stripe, self, self.rates, "lnd")
+        pace = PayeePace()
+        issuer = Issuer(rt, stripe, self, self.rates, "lnd", pace)
         rails = tuple(Rail(name) for name in world.rails)
         collector = Collector(
             rt,
@@ -241,7 +243,7 @@ class Bot:
         planner = PlanWorker(rt, sync.plan_orders.pricer, world.catalogue, settings.provision)
         lightning = LightningRefunds(rt, self, self, RefundMemory(rt, stripe))
         self.refund_desk = RefundDesk(rt, stripe, self.rates)
-        resolver, sweeper = Resolver(rt, self), Sweeper(rt, self)
+        resolver, sweeper = Resolver(rt, self, pace), Sweeper(rt, self, self.rates)
         self.rebuilder = Rebuilder(rt, stripe, resolver, sweeper, self.reconciler.subscriptions)
         self.life.work("rebuild", self.rebuild, self._is_to_rebuild)
         for name, gated in (
@@ -269,7 +271,13 @@ class Bot:
         if settings.preflight and not self.life.is_on_copy:
             notice_days = world.timeline.notice_days
             preflight = Preflight(
-                rt, stripe, self, self.rates, world.catalogue, notice_days=notice_days
+                rt,
+                stripe,
+                self,
+                self.rates,
+                world.catalogue,
+                notice_days=notice_days,
+                quiet=world.timeline.quiet,
             )
             self.life.work(
                 "preflight",

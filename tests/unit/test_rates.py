@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing.ports import RateQuote
+from billing.rails.issue import noted_in
 from billing.rates import NoRate, NoRateReason, Rate, RateRules, decide_rate, median, parse_price
 
 NOW = 1_800_000_000
@@ -114,3 +115,24 @@ def test_the_order_of_answers_does_not_matter(pairs: list[tuple[str, str]]) -> N
 def test_no_text_breaks_the_parser(text: str) -> None:
     price = parse_price(text)
     assert price is None or price > 0
+
+
+@pytest.mark.parametrize(
+    ("told", "price"),
+    [
+        (["29312.0713526174485107", "29312.0713526174485107"], "29312.07135262"),
+        (["86123.456789012345", "86123.45678901235"], "86123.45678901"),
+        (["1e5", "100000"], "100000"),
+        (["100000.10", "100000.10"], "100000.10"),
+    ],
+)
+def test_m1_a_rate_is_short_enough_to_be_read_back_from_stripe(told: list[str], price: str) -> None:
+    """Coinbase tells derived prices with sixteen decimals: a note that cannot be read is none, and
+    a restored backup would charge again."""
+    quotes = [RateQuote(f"s{n}", "kwd", text, 1_000) for n, text in enumerate(told)]
+    rate = decide_rate(quotes, [], currency="kwd", now=1_000, rules=RateRules())
+    assert isinstance(rate, Rate)
+    assert str(rate.price) == price
+    value = f"{'ab' * 32}:1800000000:300:4000000:5000:{rate.price}:{'cd' * 32}"
+    (noted,) = noted_in({"purser_ln_ab": value})
+    assert noted.rate == price

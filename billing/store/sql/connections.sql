@@ -51,8 +51,9 @@ SET state = CASE WHEN state = 'probing' THEN 'active' ELSE state END, encryption
 WHERE id = :id
 
 -- name: probe_failed
--- No usable answer.
-UPDATE connections SET problem = :problem, probe_due_at = :next_at WHERE id = :id
+-- No usable answer; one that was ended while it was asked is asked no more.
+UPDATE connections SET problem = :problem, probe_due_at = :next_at
+WHERE id = :id AND state IN ('probing', 'active')
 
 -- name: with_open_work
 -- Connections that money may still move over: open requests or attempts in flight.

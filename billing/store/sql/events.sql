@@ -15,6 +15,12 @@ UPDATE inbox_events
 SET attempts = attempts + 1, next_try_at = :next_at, error = :error, state = :state
 WHERE event_id = :event_id AND handled_at IS NULL
 
+-- name: wait
+-- Its subject is not here yet: so many times it has waited now, in a row.
+UPDATE inbox_events
+SET attempts = :attempts, next_try_at = :next_at, error = :error, state = 'new'
+WHERE event_id = :event_id AND handled_at IS NULL
+
 -- name: get
 -- One event.
 SELECT * FROM inbox_events WHERE event_id = :event_id

@@ -47,10 +47,13 @@ WHERE invoice_relays.relay_id = :relay_id ORDER BY invoices.created_at, invoices
 SELECT * FROM invoices ORDER BY created_at, id
 
 -- name: collect_due
--- Invoices whose collection has something to do: by wire time, or a retry by billing time.
+-- Invoices whose collection has something to do: by wire time, or a retry by billing time. Who
+-- asked to pay comes before a month's turn.
 SELECT * FROM invoices
 WHERE collect_due_at <= :now OR nwc_retry_at <= :billing_now
-ORDER BY COALESCE(collect_due_at, nwc_retry_at), id LIMIT :count
+ORDER BY CASE WHEN show_wanted > 0 THEN 0 ELSE 1 END,
+    COALESCE(collect_due_at, nwc_retry_at), id
+LIMIT :count
 
 -- name: want_collection
 -- Look at this invoice at this time, or earlier if that was already asked for.
@@ -72,6 +75,12 @@ WHERE id = :id AND collect_wishes = :seen_wishes
 UPDATE invoices
 SET collect_due_at = :next_at, collect_attempts = collect_attempts + 1, nwc_retry_at = NULL
 WHERE id = :id
+
+-- name: collect_paced
+-- It waits for its turn at a wallet, which is no failure, unless somebody asked again meanwhile.
+-- That visit sees by itself whether a wallet's retry is due.
+UPDATE invoices SET collect_due_at = :next_at, nwc_retry_at = NULL
+WHERE id = :id AND collect_wishes = :seen_wishes
 
 -- name: count_nwc_try
 -- One more automatic try over NWC.

@@ -49,14 +49,14 @@ WHERE state IN ('confirmed', 'ordered', 'scheduled')
 ORDER BY confirmed_at, id
 
 -- name: uncarried_of_tenants
--- Relays that wait for payment and that no living invoice carries, as `relays.uncarried`.
+-- Relays that wait for payment and that no payable invoice carries, as `relays.uncarried`.
 SELECT tenant, id AS name FROM hosted_relays
 WHERE state = 'pending_payment' AND tenant IN (SELECT value FROM json_each(:ids))
     AND NOT EXISTS (
         SELECT 1 FROM invoice_relays
         JOIN invoices ON invoices.id = invoice_relays.invoice_id
         WHERE invoice_relays.relay_id = hosted_relays.id
-            AND invoices.status IN ('draft', 'open', 'paid')
+            AND invoices.status IN ('draft', 'open')
     )
 
 -- name: uncarried_of_tenants [postgresql]
@@ -68,7 +68,7 @@ WHERE state = 'pending_payment'
         SELECT 1 FROM invoice_relays
         JOIN invoices ON invoices.id = invoice_relays.invoice_id
         WHERE invoice_relays.relay_id = hosted_relays.id
-            AND invoices.status IN ('draft', 'open', 'paid')
+            AND invoices.status IN ('draft', 'open')
     )
 
 -- name: mark_seen

@@ -111,10 +111,11 @@ UPDATE hosted_relays SET stop_requested_at = :now, stops_at = :stops_at
 WHERE id = :id AND stop_requested_at IS NULL AND state <> 'ended'
 
 -- name: date_open_stops
--- Relays that came up after their stop was asked for run to the end of what was paid.
+-- Relays that came up after their stop was asked for run to the end of what was paid. Not those that
+-- lapse: theirs is the date of the invoice that is owed for them, of a subscription before.
 UPDATE hosted_relays SET stops_at = :stops_at
 WHERE tenant = :tenant AND stop_requested_at IS NOT NULL AND stops_at IS NULL
-    AND state IN ('active', 'limited', 'stopped')
+    AND lapses_at IS NULL AND state IN ('active', 'limited', 'stopped')
 
 -- name: date_stop
 -- One that is not renewed and has no date yet runs until then.

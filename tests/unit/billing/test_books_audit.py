@@ -406,6 +406,21 @@ async def test_entries_about_nothing_show_in_the_sum(world: World) -> None:
     assert await found(world) == [("sum", "receivable:usd")]
 
 
+async def test_money_beyond_the_end_of_the_wallets_list_is_asked_for(world: World) -> None:
+    """Wallets list the newest only, some one page whatever is asked: that is no difference."""
+    await paid(world)
+    payee = ListingPayee(world.payee)
+
+    async def one_page(since: int) -> list[Transaction]:
+        return []
+
+    payee.list_incoming = one_page  # type: ignore[method-assign]
+    assert await found(world, payee) == []
+    (request,) = await world.requests()
+    world.payee.invoices[request.payment_hash].state = "pending"
+    assert await found(world, payee) == [("wallet_has_less", request.payment_hash)]
+
+
 async def test_foreign_money_of_the_operator_is_no_difference(world: World) -> None:
     await paid(world)
     payee = ListingPayee(world.payee)
@@ -540,3 +555,14 @@ async def test_a_refund_without_its_entry_is_named(world: World) -> None:
 
 async def _forgets(*_: object, **__: object) -> bool:
     return False
+
+
+async def test_a_refund_of_a_bank_debit_is_booked_and_seen(world: World) -> None:
+    """Stripe calls refunds of other methods than cards pyr_…."""
+    invoice_id = await paid_by_card(world)
+    new_id = world.stripe.books.new_id
+    world.stripe.books.new_id = lambda kind: new_id("pyr" if kind == "re" else kind)  # type: ignore[method-assign]
+    made = world.stripe.made_in_dashboard(invoice_id, 150)
+    assert made.id.startswith("pyr_")
+    await world.settle_down()
+    assert await found(world) == []

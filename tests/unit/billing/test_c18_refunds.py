@@ -19,6 +19,7 @@ from bot.dm.texts import render
 from bot.story import tell
 from tests.books import ListingPayee
 from tests.crashes import Crash, Tripwire
+from tests.unit.billing.conftest import MakeWorld
 from tests.unit.billing.test_restored_backup import backup
 from tests.world import ALICE, OPERATOR, World
 from wallet.bolt11 import Bolt11
@@ -545,6 +546,52 @@ async def test_a_dispute_is_told_at_both_ends_and_cuts_nobody_off(world: World) 
     assert [f["how"] for k, f in await world.messages() if k == "money_back"] == ["dispute"]
     (relay,) = await world.relays()
     assert world.host.is_up(relay.id)
+
+
+@pytest.mark.parametrize(
+    ("status", "left"), [("needs_response", 0), ("lost", 0), ("won", 400), ("warning_closed", 400)]
+)
+async def test_v2_what_the_bank_took_back_is_not_given_back_again(
+    world: World, status: str, left: int
+) -> None:
+    """A chargeback is money back already: a refund by another way would be a second one."""
+    invoice_id = await paid_by_card(world)
+    dispute = world.stripe.open_dispute(invoice_id)
+    world.stripe.close_dispute(dispute.id, status)
+    await world.settle_down()
+    if left == 0:
+        with pytest.raises(RefundRefused, match="nothing of it is left"):
+            await world.refund_desk.refund(invoice_id, None, RefundWay.BALANCE, "asked for it")
+        return
+    opened = await world.refund_desk.refund(invoice_id, None, RefundWay.BALANCE, "asked for it")
+    assert opened.amount_minor == left
+
+
+@pytest.mark.parametrize("how", ["refund", "dispute", "note"])
+async def test_what_went_back_elsewhere_is_not_given_again_by_a_stop(
+    make_world: MakeWorld, how: str
+) -> None:
+    """Refunded in the Dashboard, and then the unused time became credit, too."""
+    world = await make_world()
+    world.stop_policy = "now_with_credit"
+    world._build()
+    invoice_id = await paid_by_card(world)
+    match how:
+        case "refund":
+            world.stripe.made_in_dashboard(invoice_id, 400)
+        case "dispute":
+            world.stripe.open_dispute(invoice_id)
+        case _:
+            await world.stripe.create_credit_note(
+                "x", invoice_id=invoice_id, amount_minor=9, part="outside", refund_id=None, memo=""
+            )
+    await world.pass_time(HOUR_S, step=600)
+    await world.orders.stop(await world.command("stop"), "alice", confirmed=True)
+    await world.pass_time(HOUR_S, step=600)
+    (customer,) = world.stripe.books.customers.values()
+    assert customer.balance_minor == 0
+    (sub,) = world.stripe.books.subscriptions.values()
+    assert sub.cancel_at_period_end
 
 
 async def test_a_credit_note_by_hand_counts(world: World) -> None:

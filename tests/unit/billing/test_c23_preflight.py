@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from billing.dunning import Quiet
 from billing.model import Tenant
 from billing.money import format_sats
 from billing.wallet_report import Ability, ability, missing, same_network
@@ -121,6 +123,17 @@ async def test_nothing_is_asked_where_nothing_will_be_owed(world: World) -> None
     await until(world, renews_at - DAY_S + 60)
     found = [facts for kind, facts in await world.messages(ALICE) if kind == "preflight"]
     assert [facts["amount_minor"] for facts in found] == [300]
+
+
+async def test_in_quiet_hours_a_heads_up_waits_for_the_morning(world: World) -> None:
+    """It is a step of the timeline, and it was sent at night."""
+    renews_at = await running(world)
+    night_ends = datetime.fromtimestamp(renews_at - 7 * DAY_S, UTC).hour + 3
+    world.preflight.quiet = Quiet((night_ends - 6) % 24, night_ends % 24, UTC)
+    await until(world, renews_at - 7 * DAY_S + 60)
+    assert "renewal_notice" not in [kind for kind, _ in await world.messages(ALICE)]
+    await world.pass_time(3 * 3600, step=600)
+    assert "renewal_notice" in [kind for kind, _ in await world.messages(ALICE)]
 
 
 async def test_the_next_renewal_is_asked_about_again(world: World) -> None:
@@ -288,3 +301,24 @@ async def test_who_stops_or_has_not_paid_is_told_of_no_renewal(world: World) -> 
     assert len(await notices(world)) == 1
     await world.pass_time(30 * DAY_S, step=DAY_S // 4)
     assert len(await notices(world)) == 1
+
+
+async def test_c23_a_wallet_that_is_switched_off_while_it_is_asked_is_left_alone(
+    world: World,
+) -> None:
+    """It takes 20 s to be silent; who gave up on it is not told of it, and it is not asked on."""
+    await world.connect_wallet()
+    async with world.rt.unit() as unit:
+        await unit.tx.execute(
+            "connections.probe_failed", id="conn_a1a1a1", problem="", next_at=unit.now
+        )
+
+    async def silent_until_off() -> Unreachable:
+        world.payer.probes += 1
+        await world.wallet_commands.off(await world.command("wallet"))
+        return Unreachable("silent for 20 s")
+
+    world.payer.probe = silent_until_off  # type: ignore[method-assign]
+    await world.pass_time(2 * 3600, step=600)
+    assert world.payer.probes == 1
+    assert "wallet_silent" not in [kind for kind, _ in await world.messages()]

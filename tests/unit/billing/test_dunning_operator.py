@@ -65,6 +65,20 @@ async def test_an_operator_pauses_and_resumes_and_nothing_comes_sooner_than_was_
         await change(world, "resume")
 
 
+async def test_a_promise_takes_nothing_from_what_an_operator_gave(world: World) -> None:
+    """Three promised days took the place of thirty given ones: it was limited weeks too soon."""
+    await unpaid(world)
+    await days(world, 5)
+    await change(world, "pause", days=30)
+    await world.promises.promise(await world.command("promise"), "3")
+    (row,) = await listed(world)
+    assert row["paused_days"] == 33
+    await days(world, 32)
+    assert await state(world) is RelayState.ACTIVE
+    await days(world, 5)
+    assert await state(world) is RelayState.LIMITED
+
+
 async def test_an_operator_may_count_a_message_as_delivered(world: World) -> None:
     await unpaid(world)
     await days(world, 6)

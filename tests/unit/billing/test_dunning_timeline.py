@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from billing.credit import MAX_SPENDS
-from billing.dunning import DAY_S
+from billing.dunning import DAY_S, Action
 from billing.errors import StripeUnavailable
 from billing.model import RelayState
 from billing.money import format_sats
@@ -181,6 +181,27 @@ async def test_c9_paying_after_the_last_retry_brings_it_back_under_each_setting(
         assert subscription(world).status == "active"
 
 
+async def test_m13_another_order_does_not_date_what_is_owed_of_the_subscription_before(
+    world: World,
+) -> None:
+    """The new subscription's period became the end of the old relay: it ran beyond what was paid,
+    and its owner was not told when."""
+    world.stripe.books.after_last_retry = "cancel"
+    await unpaid(world, card=True)
+    await days(world, 15)
+    old, invoice = subscription(world), renewal(world)
+    world.stripe.set_card(invoice.customer.id, "none")
+    await order(world, "berta")
+    await world.pass_time(3 * HOUR_S, step=600)
+    assert len(world.stripe.books.subscriptions) == 2
+    world.stripe.set_card(invoice.customer.id, "ok")
+    assert world.stripe.books.charge(invoice)
+    await world.pass_time(HOUR_S, step=600)
+    relay = (await world.relays())[0]
+    assert (relay.state, relay.stops_at) == (RelayState.ACTIVE, old.period_end)
+    assert "is not renewed" in await text_of(world, "stopping")
+
+
 async def test_an_invoice_that_was_sent_is_due_on_its_own_day(world: World) -> None:
     await unpaid(world)
     invoice = renewal(world)
@@ -320,6 +341,38 @@ async def test_the_younger_invoice_waits_and_then_gets_its_whole_time(world: Wor
     await days(world, 1)
     kinds = (await said(world))[count:]
     assert kinds == ["dunning_rest", "dunning_due"]
+
+
+async def test_the_last_message_does_not_deny_what_is_owed_and_goes_on(world: World) -> None:
+    """Nothing was said to be owed any more while another invoice was open."""
+    await unpaid(world)
+    await days(world, 5)
+    world.payer.behaviour = "pays"
+    await order(world, "berta")
+    await world.pass_time(60, step=10)
+    world.payer.behaviour = "refuses"
+    await days(world, 27)
+    assert [r.state.value for r in await world.relays()] == ["ended", "active"]
+    text = await text_of(world, "dunning_end")
+    assert "alice has ended" in text
+    assert "Nothing is owed any more" not in text
+    assert "Another invoice is still open" in text
+
+
+async def test_m12_a_timeline_without_an_end_holds_up_no_younger_invoice(world: World) -> None:
+    """The older one waited for ever, and a relay that only the younger ones carry ran for free."""
+    steps = tuple(s for s in world.timeline.steps if s.action is not Action.END)
+    world.dunner.policy = type(world.timeline)(steps=steps)
+    await unpaid(world)
+    await days(world, 15)
+    assert await state(world) is RelayState.STOPPED
+    world.payer.behaviour = "pays"
+    await order(world, "berta")
+    await world.pass_time(60, step=10)
+    assert await state(world, 1) is RelayState.ACTIVE
+    world.payer.behaviour = "refuses"
+    await days(world, 45)
+    assert await state(world, 1) is RelayState.STOPPED
 
 
 # --- what it must not touch -----------------------------------------------------------------------

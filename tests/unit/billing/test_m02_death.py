@@ -266,6 +266,6 @@ def test_m8_the_resolver_is_given_a_port_without_pay() -> None:
     assert ports == {
         "rt": "Runtime",
         "lookups": "PayeeLookup",
-        "pace": "Pace",
+        "pace": "PayeePace",
         "escalate_after_s": "int",
     }

@@ -11,7 +11,7 @@ from billing.plan_changes import QUOTE_LIFE_S
 from billing.plan_model import PlanChange
 from bot.dm.texts import render
 from tests.unit.billing.conftest import MakeWorld
-from tests.world import ALICE, World
+from tests.world import ALICE, OPERATOR, World
 
 DAY_S = 86400
 
@@ -143,6 +143,25 @@ async def test_a_downgrade_waits_for_the_periods_end_and_the_renewal_has_its_pri
     assert [i.total_minor for i in await world.invoices()] == [900, 400]
 
 
+async def test_a_stop_before_a_downgrade_gives_nothing_back_at_the_cheaper_price(
+    make_world: MakeWorld,
+) -> None:
+    """The items have the next period's plan already: $9 were paid, and credit was a share of $4."""
+    world = await make_world()
+    world.stop_policy = "now_with_credit"
+    world._build()
+    await have_relay(world, "pro")
+    _, quote = await ask(world, "basic")
+    await confirm(world, quote["code"])
+    await world.orders.stop(await world.command("stop"), "alice", confirmed=True)
+    await world.settle_down()
+    (sub,) = world.stripe.books.subscriptions.values()
+    (relay,) = await world.relays()
+    assert (relay.state, relay.plan, relay.stops_at) == (RelayState.ACTIVE, "pro", sub.period_end)
+    assert sub.cancel_at_period_end
+    assert sub.customer.balance_minor == 0
+
+
 async def test_k11_a_downgrade_taken_back_costs_nothing(world: World) -> None:
     """K11: a scheduled change was overwritten by a second in silence."""
     await have_relay(world, "pro")
@@ -171,6 +190,9 @@ async def test_a_downgrade_to_free_ends_the_subscription_and_the_relay_goes_on(
     assert (relay.plan, relay.state) == ("free", RelayState.ACTIVE)
     assert world.host.is_up(relay.id)
     assert len(await world.invoices()) == 1
+    # The end is what was asked for: nobody hears of a cancellation, or that the relay stops.
+    assert "lapsing" not in [kind for kind, _ in await world.messages()]
+    assert await world.messages(OPERATOR) == []
 
 
 async def test_m12_from_a_free_plan_it_is_an_order_and_unpaid_it_stays_free(world: World) -> None:

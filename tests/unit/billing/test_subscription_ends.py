@@ -8,10 +8,11 @@ import pytest
 
 from billing.model import HostedRelay, InboxEvent, RelayState
 from billing.ports import RelayUnreachable
+from billing.store import sweeps, tenants
 from bot.dm.texts import render
 from tests.fakes.stripe_books import Subscription
 from tests.unit.billing.conftest import MakeWorld
-from tests.world import OPERATOR, World
+from tests.world import ALICE, OPERATOR, World
 
 DAY_S = 86400
 
@@ -146,6 +147,44 @@ async def test_resumed_while_it_is_paid_it_is_ordered_when_that_has_run_out(worl
     first, second = await world.invoices()
     assert second.created_at >= sub.period_end
     assert first.subscription_id != second.subscription_id
+
+
+async def test_m12_a_stop_taken_back_under_another_subscription_is_ordered_when_it_runs_out(
+    world: World,
+) -> None:
+    """It was paid to the end of the period before, and ran on to the end of the new one free."""
+    await have_relays(world, "alice")
+    await say(world, "stop", confirmed=True)
+    (old,) = subscriptions(world)
+    world.stripe.books.cancel(old)
+    await world.settle_down()
+    await world.orders.new(await world.command("new"), "berta", "basic")
+    await world.pass_time(120, step=30)
+    assert (await say(world, "resume"))["kind"] == "resumes_later"
+    new = subscriptions(world)[-1]
+    assert [i.quantity for i in new.items] == [1]
+    await world.pass_time(old.period_end - world.clock.billing_now() + 3600, step=600)
+    assert (await relay(world)).state is RelayState.ACTIVE
+    first, second, addition = await world.invoices()
+    assert (first.total_minor, second.total_minor) == (400, 400)
+    assert addition.status == "paid"
+    assert 0 < addition.total_minor < 400
+
+
+async def test_k3_reconcile_counts_a_relay_that_is_ordered_again_as_the_sync_does(
+    world: World,
+) -> None:
+    """An invoice of a time before that was paid made it one that is carried already."""
+    await have_relays(world, "alice")
+    (sub,) = subscriptions(world)
+    world.stripe.books.cancel(sub)
+    await world.pass_time(25 * DAY_S, step=DAY_S)
+    await world.resumes.resume(await world.command("resume"), "alice")
+    async with world.rt.unit() as unit:
+        by_sync = await tenants.uncarried(unit.tx, ALICE)
+        by_sweep = (await sweeps.seats_of(unit.tx, [ALICE]))[ALICE].uncarried
+    assert by_sync == {(await relay(world)).id}
+    assert set(by_sweep) == by_sync
 
 
 async def test_an_order_that_expired_is_resumed_under_its_name(world: World) -> None:

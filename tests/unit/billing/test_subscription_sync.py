@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from billing.desk import GATHER_S
-from billing.errors import StripeUnavailable
+from billing.errors import StripeRejected, StripeUnavailable
 from billing.model import Change, RelayState
 from tests.fakes.stripe_books import Subscription
 from tests.world import ALICE, OPERATOR, World
@@ -140,6 +140,41 @@ async def test_a_lost_answer_makes_nothing_twice(world: World, lost: str) -> Non
     assert len(subscriptions(world)) == 1
     assert quantities(world) == [2]
     assert sum(i.total_minor for i in await world.invoices()) in (799, 800)
+
+
+@pytest.mark.parametrize("look", ["invoice", "subscriptions_of"])
+async def test_m12_a_refused_look_at_what_was_created_makes_nobody_pay_twice(
+    world: World, look: str
+) -> None:
+    """A 4xx after the creation (a key that may not, a 404 too soon) gave it up: the first
+    invoice carried nothing, was paid, and the relay was ordered and paid again."""
+    await world.connect_wallet()
+    seen: list[str] = []
+
+    def refuses(name: str, arguments: Mapping[str, Any]) -> None:
+        if name == look and "create_subscription" in seen and look not in seen:
+            seen.append(name)
+            raise StripeRejected("it", "not permitted", status=403, code=None, request_id=None)
+
+    def made(name: str, arguments: Mapping[str, Any]) -> None:
+        if name == "create_subscription" and name not in seen:
+            seen.append(name)
+            if look == "subscriptions_of":
+                raise StripeUnavailable("it", "the answer was lost")
+
+    world.stripe.before, world.stripe.after = refuses, made
+    world.deliver_events, deliver = nothing, world.deliver_events  # type: ignore[method-assign]
+    await order(world, "alice")
+    await world.pass_time(600, step=30)
+    world.deliver_events = deliver  # type: ignore[method-assign]
+    await world.pass_time(600, step=30)
+    assert seen == ["create_subscription", look]
+    assert [(i.status, i.total_minor) for i in await world.invoices()] == [("paid", 400)]
+    assert {r.state for r in await world.relays()} == {RelayState.ACTIVE}
+
+
+async def nothing() -> int:
+    return 0
 
 
 async def test_two_syncs_at_once_make_one_customer_and_one_subscription(world: World) -> None:

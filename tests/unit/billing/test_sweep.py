@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from billing.model import RequestState
 from billing.sweep import EVERY_S, Sweeper
-from tests.world import World
+from bot.sandbox.bolt11_encode import encode
+from tests.world import OPERATOR, World
+from wallet.bolt11 import Bolt11
 from wallet.ports import Transaction
 
 
@@ -14,7 +20,7 @@ async def test_m9_late_money_is_swept_up_long_before_the_next_daily_lookup(world
     await world.pass_time(5 * 86400, step=6 * 3600)
     request = (await world.requests())[0]
     assert request.state is RequestState.DEAD
-    sweeper = Sweeper(world.rt, world.wallets)
+    sweeper = Sweeper(world.rt, world.wallets, world.quoter)
     assert await sweeper.run_once(world.clock.now()) == 0
     world.payee.settle(request.payment_hash)
 
@@ -33,3 +39,52 @@ async def test_m9_late_money_is_swept_up_long_before_the_next_daily_lookup(world
     assert (await world.requests())[0].state is RequestState.SETTLED
     world.clock.advance(EVERY_S)
     assert await sweeper.run_once(world.clock.now()) == 0
+
+
+@pytest.mark.parametrize(("sats", "is_paid"), [(1, False), (3_000, False), (4_000, True)])
+async def test_c27_money_that_only_names_an_invoice_pays_it_at_a_believable_rate(
+    world: World, sats: int, is_paid: bool
+) -> None:
+    """Whoever may write a memo to our wallet (a donation page) can name an invoice: one sat for
+    all of it would be a rate of billions, made up by the payer."""
+    await world.orders.new(await world.command("new"), "alice", "basic")
+    await world.settle_down()
+    await world.pass_time(6 * 3600)
+    (invoice,) = [i for i in await world.invoices() if i.status == "open"]
+    made = await world.payee.make_invoice(sats * 1000, f"thanks ({invoice.id})", 3600)
+    assert isinstance(made, Bolt11)
+    world.payee.settle(made.payment_hash)
+    text = encode(
+        "bcrt", sats * 1000, made.payment_hash, b"\x07" * 32, made.timestamp, 3600,
+        f"thanks ({invoice.id})", "cd" * 32,
+    )  # fmt: skip
+
+    async def listed(since: int) -> list[Transaction]:
+        answer = await world.payee.lookup_invoice(made.payment_hash)
+        assert isinstance(answer, Transaction)
+        return [replace(answer, bolt11=text)]
+
+    world.payee.list_incoming = listed  # type: ignore[assignment,method-assign]
+    sweeper = Sweeper(world.rt, world.wallets, world.quoter)
+    await sweeper.run_once(world.clock.now())
+    await world.lease.renew() or await world.lease.take()
+    await world.settle_down()
+    after = {i.id: i.status for i in await world.invoices()}
+    assert (after[invoice.id] == "paid") is is_paid
+    told = [f for k, f in await world.messages(OPERATOR) if "arrived for invoice" in str(f)]
+    assert bool(told) is not is_paid
+
+
+async def test_m9_a_clock_that_was_ahead_stops_no_sweep(world: World) -> None:
+    asked: list[int] = []
+
+    async def listed(since: int) -> list[Transaction]:
+        asked.append(since)
+        return []
+
+    world.payee.list_incoming = listed  # type: ignore[assignment,method-assign]
+    sweeper = Sweeper(world.rt, world.wallets, world.quoter)
+    await sweeper.run_once(world.clock.now() + 30 * 86_400)
+    await sweeper.run_once(world.clock.now())
+    assert len(asked) == 2
+    assert asked[1] < world.clock.now()

@@ -17,6 +17,7 @@ from bot import queries, story
 from bot.build import Core
 from bot.control import ControlRefused
 from bot.control_local import LocalOperator
+from bot.control_refunds import _minor
 from bot.nostr.nip19 import npub_encode
 from tests.world import ALICE, World
 
@@ -218,3 +219,15 @@ async def test_a_relay_host_that_lost_its_state_is_told_again(world: World) -> N
     with pytest.raises(ControlRefused, match="no relay nobody"):
         await operator.apply_relays("nobody")
     assert len(await audit(world, "relays.told_again")) == 3
+
+
+@pytest.mark.parametrize(
+    "text", ["1e999999", "1e5000", "NaN", "Infinity", "-1", "1_0", "٣", "", " 1", "1,5", "1.005"]
+)
+def test_only_a_plain_amount_of_money_is_read(text: str) -> None:
+    """What `Decimal` takes is not what an operator means, and 1e999999 is a number of a million
+    digits in the bot's loop."""
+    with pytest.raises(ControlRefused, match="is no amount"):
+        _minor(text, "usd")
+    assert _minor("2.50", "usd") == 250
+    assert _minor("250", "jpy") == 250

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from billing.pace import BURST, PER_SECOND
 from billing.rate_sources import ENDPOINTS
 from billing.rates import RateRules
+from billing.store.open import open_engine
+from bot.build import build
 from bot.config import Config, ConfigError, load_config
 from bot.config_example import render
 
@@ -259,3 +262,27 @@ def test_a_missing_or_broken_file_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("[bot\n")
     with pytest.raises(ConfigError, match="is not TOML"):
         load_config(tmp_path / "bad.toml", {})
+
+
+async def test_one_pace_keeps_the_limit_of_the_operators_wallet(home: Path) -> None:
+    config = load(home, PURSER_PAYEE__REQUESTS_PER_SECOND="4", PURSER_PAYEE__BURST="12")
+    engine = await open_engine(":memory:", driver="inline")
+    try:
+        parts = build(config, engine)
+        pace = parts.workers.resolver.pace
+        assert (pace.per_second, pace.burst) == (4, 12)
+        issuer = parts.workers.collector.issuer
+        assert issuer.pace is pace
+        assert parts.workers.collector.nwc.issuer is issuer
+        assert parts.workers.collector.manual.issuer is issuer
+        for client in (parts.core.http, parts.core.host_http):
+            await client.aclose()
+    finally:
+        await engine.close()
+
+
+def test_no_limit_of_the_operators_wallet_stops_it_from_working(home: Path) -> None:
+    section = load(home).payee
+    assert (section.requests_per_second, section.burst) == (PER_SECOND, BURST)
+    assert problems(home, PURSER_PAYEE__REQUESTS_PER_SECOND="1")
+    assert problems(home, PURSER_PAYEE__BURST="9")

@@ -563,3 +563,19 @@ async def test_no_secret_in_a_repr(make_rig: MakeRig) -> None:
     session = rig.session()
     assert session.uri.secret not in repr(session)
     assert session.uri.secret not in repr(session.uri)
+
+
+async def test_a_wallet_that_unsays_its_encryption_after_the_probe_fails_nothing_of_ours(
+    make_rig: MakeRig,
+) -> None:
+    """Another question of ours is answered UNSUPPORTED_ENCRYPTION between probe and payment: a
+    stranger's words, and no bug that ends the worker of all tenants."""
+    rig = make_rig()
+    session = rig.session()
+    payer = NwcPayer(session)
+    assert isinstance(await payer.probe(), WalletInfo)
+    rig.connection.encryptions = ("nip04",)
+    await payer.get_balance()
+    assert session.encryption is None
+    sealed = payer.prepare_pay(BOLT11, now=1_800_000_000, expiration=1_800_000_500)
+    assert sealed.encryption == "nip44_v2"
