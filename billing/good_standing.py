@@ -32,23 +32,24 @@ async def owes_nothing(unit: Unit, pubkey: str, provision: Provision) -> bool:
     return all(r.state not in (RelayState.LIMITED, RelayState.STOPPED) for r in relays)
 
 
-async def credit_is_due(unit: Unit, tenant: Tenant) -> bool:
+async def credit_is_due(unit: Unit, tenant: Tenant, since: int) -> bool:
     """Whether what is left of the period was paid for: its own invoice and every other is paid, and
-    nothing of them went back. Never credit for time never paid."""
+    nothing of them went back. Never credit for time never paid. `since`: its own invoice was not
+    made before; the one that is known may be of an earlier period."""
     owed = await invoices.of_tenant(unit.tx, tenant.pubkey)
     periods = [
         invoice
         for invoice in owed
         if invoice.subscription_id == tenant.subscription_id and invoice.billing_reason in PERIODS
     ]
-    if not periods or periods[-1].status != "paid":
+    if not periods or periods[-1].status != "paid" or periods[-1].created_at < since:
         return False
     if any(invoice.is_unpaid for invoice in owed):
         return False
-    since = [invoice for invoice in owed if invoice.created_at >= periods[-1].created_at]
+    counted = [invoice for invoice in owed if invoice.created_at >= periods[-1].created_at]
     given_back = [
         refund
-        for invoice in since
+        for invoice in counted
         for refund in await refunds.of_invoice(unit.tx, invoice.id)
         if refund.state != "failed"
     ]

@@ -20,6 +20,10 @@ NAME: Final = re.compile(r"[a-z][a-z0-9-]{1,30}[a-z0-9]")
 """A DNS label of 3 to 32 characters: it becomes a host name."""
 
 
+LONGEST_S: Final = {"month": 32 * 86_400, "year": 367 * 86_400}
+"""No period is longer, and no two are together shorter."""
+
+
 @dataclass(slots=True)
 class Orders:
     """`plans`, `new`, `relays`, `stop`."""
@@ -182,11 +186,12 @@ class Orders:
             if other.id != relay.id and not self.catalogue.is_free(other.plan)
             if other.is_renewed or other.was_brought_up
         ]
-        is_due = tenant.period_end is not None and (
-            tenant.period_end > unit.billing_now + lapses.LAST_HOUR_S
-        )
+        ends_at = tenant.period_end
+        if ends_at is None or ends_at <= unit.billing_now + lapses.LAST_HOUR_S:
+            return False
         is_running = relay.state is RelayState.ACTIVE and relay.is_renewed
-        return is_due and is_running and not others and await credit_is_due(unit, tenant)
+        since = ends_at - LONGEST_S[self.catalogue.get(relay.plan).interval]
+        return is_running and not others and await credit_is_due(unit, tenant, since)
 
     async def _stop(
         self, unit: Unit, command: Command, relay: HostedRelay, stops_at: int | None

@@ -262,8 +262,9 @@ class Rebuilder:
             return await tenants.by_customer(unit.tx, view.customer_id), count
 
     async def _take_up_requests(self, view: InvoiceView) -> int:
-        """Hashes noted there that are unknown here: first what our wallet says was paid, then one
-        that can still be paid. What can be neither is collection's to adopt, one by one (M1)."""
+        """Hashes noted there that are unknown here: first what our wallet says was paid, then what
+        it holds, then one that can still be paid. What can be none of these is collection's to
+        adopt, one by one (M1)."""
         async with self.rt.unit() as unit:
             invoice = await invoices.get(unit.tx, view.id)
             payee = await tenants.payee(unit.tx)
@@ -284,9 +285,9 @@ class Rebuilder:
             if issuer is not None:
                 answers.append((noted, issuer, await self._ask(payee, issuer, noted)))
         now, count = self.rt.clock.now(), 0
-        for noted, issuer, answer in sorted(answers, key=lambda row: not _is_settled(row[2])):
+        for noted, issuer, answer in sorted(answers, key=lambda row: -_money_in(row[2])):
             is_open = now <= noted.expires_at + noted.margin_s
-            if is_open or _is_settled(answer) or not isinstance(answer, Transaction | NotFound):
+            if is_open or _money_in(answer) or not isinstance(answer, Transaction | NotFound):
                 count += await self._adopt(issuer, invoice, noted, view)
         return count
 
@@ -379,5 +380,8 @@ def _seats(view: SubscriptionView | None) -> Counter[str]:
     return seats
 
 
-def _is_settled(answer: LookupAnswer) -> bool:
-    return isinstance(answer, Transaction) and answer.is_incoming_settled
+def _money_in(answer: LookupAnswer) -> int:
+    """2 is paid, 1 is held by our wallet, which may be paid long after every margin."""
+    if not isinstance(answer, Transaction):
+        return 0
+    return 2 if answer.is_incoming_settled else int(answer.is_accepted)

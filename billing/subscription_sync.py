@@ -28,6 +28,7 @@ from billing.price_book import PriceBook
 from billing.relays import back_off_s
 from billing.store import plan_changes, tenants
 from billing.subscription_changes import (
+    CLOCK_SLACK_S,
     Changer,
     new_change,
     store_change,
@@ -169,7 +170,7 @@ class SubscriptionSync:
         if isinstance(step, InSync) and is_running:
             return await self.plan_orders.next_upgrade(tenant, wishes.live.values())
         async with self.rt.unit() as unit:
-            change = await self._change_of(unit, tenant, step, wishes)
+            change = await self._change_of(unit, tenant, step, wishes, actual)
             if change is not None:
                 live = wishes.live
                 await _begin(unit, change, [live[r] for r in seats.ordered_ids if r in live])
@@ -191,7 +192,12 @@ class SubscriptionSync:
         return isinstance(count, int) and count > 0
 
     async def _change_of(
-        self, unit: Unit, tenant: Tenant, step: Step, wishes: _Wishes
+        self,
+        unit: Unit,
+        tenant: Tenant,
+        step: Step,
+        wishes: _Wishes,
+        actual: SubscriptionView | None,
     ) -> Change | None:
         seats = wishes.seats
         # A first invoice carries every relay; an addition only what was ordered, so that paying it
@@ -211,7 +217,10 @@ class SubscriptionSync:
             case CancelAtPeriodEnd():
                 kind, what = "cancel", "{}"
                 if self.stop == "now_with_credit" and not self._runs_on(wishes.relays, unit):
-                    is_due = await credit_is_due(unit, tenant)
+                    began_at = actual.period_start if actual is not None else None
+                    is_due = began_at is not None and await credit_is_due(
+                        unit, tenant, began_at - CLOCK_SLACK_S
+                    )
                     kind, what = "cancel_now", json.dumps({"credit": is_due})
             case KeepRunning():
                 kind, what = "keep", "{}"

@@ -82,6 +82,11 @@ class SubscriptionView:
         return self.status in TERMINAL_SUBSCRIPTION_STATES
 
     @property
+    def period_start(self) -> int | None:
+        """Begin of the running period, the latest of its items."""
+        return max((item.period_start for item in self.items), default=None)
+
+    @property
     def period_end(self) -> int | None:
         """End of the running period, the latest of its items."""
         return max((item.period_end for item in self.items), default=None)

@@ -363,10 +363,8 @@ class FakeStripe(FakeRefunds, FakeCards):
             if credit and sub.status != "incomplete":
                 nothing = [(item, 0) for item in sub.items]
                 sub.pending += self._prorated(sub, nothing, None)
-            if credit and sub.pending:
-                last = self.books.draft(sub.customer, sub, sub.pending, "subscription_update", True)
-                last.finalizes_at = self.books.now + 3600
-                sub.pending = []
+            if credit:
+                self.books.invoice_pending(sub)
             self.books.cancel(sub)
 
         arguments = {"subscription_id": subscription_id, "credit": credit}

@@ -285,6 +285,7 @@ class Books:
             elif thing.status == "incomplete":
                 self._expire(thing)
             elif thing.cancel_at_period_end:
+                self.invoice_pending(thing)
                 self.cancel(thing)
             else:
                 self._renew(thing)
@@ -295,6 +296,13 @@ class Books:
         invoice = self.invoices.get(sub.latest_invoice_id or "")
         if invoice and invoice.status in ("open", "uncollectible"):
             self.void(invoice)
+
+    def invoice_pending(self, sub: Subscription) -> None:
+        """As Stripe ends one: what was prorated and never invoiced is on a last invoice."""
+        if sub.pending:
+            last = self.draft(sub.customer, sub, sub.pending, "subscription_update", True)
+            last.finalizes_at = self.now + HOUR_S
+            sub.pending = []
 
     def cancel(self, sub: Subscription) -> None:
         sub.status = "canceled"

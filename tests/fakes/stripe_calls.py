@@ -75,6 +75,11 @@ class FakeCalls:
 
         return await self._call(name, {"operation_id": key, **arguments}, once)
 
+    def was_done(self, key: str) -> bool:
+        """Whether the write with this idempotency key was carried out, not refused."""
+        known = self._done.get(key)
+        return known is not None and not isinstance(known[2], Exception)
+
     def _find(self, table: Mapping[str, T], subject: str) -> T:
         if subject not in table:
             raise StripeMissing(

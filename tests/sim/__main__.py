@@ -12,9 +12,11 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from tests.sim.run import Result, run_seed, tune_collector
+from tests.sim.settings import NAMES
 from tests.sim.world import Violation
 
 TRACE_SHOWN = 60
@@ -70,7 +72,8 @@ def main() -> int:
     args = _arguments()
     if args.seed is not None:
         shown = 10**6 if args.trace else TRACE_SHOWN
-        return _report(run_seed(args.seed, traced=True), len_shown=shown)
+        result = run_seed(args.seed, traced=True, forced=args.settings)
+        return _report(result, args.settings, len_shown=shown)
     campaign = _run_range(args)
     for name, count in sorted(campaign.counts.items()):
         print(f"  {name:28} {count:8d}")
@@ -78,7 +81,7 @@ def main() -> int:
     if args.json is not None:
         args.json.write_text(campaign.as_json() + "\n", encoding="utf-8")
     if campaign.failed:
-        _report(campaign.failed[0], len_shown=TRACE_SHOWN)
+        _report(campaign.failed[0], args.settings, len_shown=TRACE_SHOWN)
     return 1 if campaign.failed else 0
 
 
@@ -87,6 +90,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--start", type=int, default=0)
     parser.add_argument("--seed", type=int, help="only this one")
+    parser.add_argument(
+        "--settings",
+        type=_names,
+        help="these settings of the operator, with commas between; '' or 'default': the defaults",
+    )
     parser.add_argument("--trace", action="store_true", help="show the whole trace")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--keep-going", action="store_true", help="list every failing seed")
@@ -94,10 +102,18 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name for name in text.split(",") if name not in ("", "default"))
+    if not {*names} <= {*NAMES}:
+        raise argparse.ArgumentTypeError(f"known are {', '.join(NAMES)}")
+    return names
+
+
 def _run_range(args: argparse.Namespace) -> Campaign:
     campaign = Campaign()
     started = said_at = time.perf_counter()
-    for result in _results(range(args.start, args.start + args.seeds), args.jobs):
+    seeds = range(args.start, args.start + args.seeds)
+    for result in _results(seeds, args.jobs, args.settings):
         campaign.add(result)
         now = time.perf_counter()
         campaign.took_s = now - started
@@ -112,14 +128,15 @@ def _run_range(args: argparse.Namespace) -> Campaign:
     return campaign
 
 
-def _results(seeds: range, jobs: int) -> Iterator[Result]:
+def _results(seeds: range, jobs: int, forced: tuple[str, ...] | None) -> Iterator[Result]:
+    limited = partial(_limited, forced)
     if jobs <= 1:
         tune_collector()
-        yield from map(_limited, seeds)
+        yield from map(limited, seeds)
         return
     with ProcessPoolExecutor(jobs, initializer=tune_collector) as pool:
         try:
-            yield from pool.map(_limited, seeds, chunksize=CHUNK)
+            yield from pool.map(limited, seeds, chunksize=CHUNK)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -128,7 +145,7 @@ class _TooLongError(KeyboardInterrupt):
     """Of the kind that asyncio lets out of a task at once."""
 
 
-def _limited(seed: int) -> Result:
+def _limited(forced: tuple[str, ...] | None, seed: int) -> Result:
     """One seed, given up after so many real seconds."""
 
     def give_up(number: int, frame: object) -> None:
@@ -137,7 +154,7 @@ def _limited(seed: int) -> Result:
     signal.signal(signal.SIGALRM, give_up)
     signal.alarm(SEED_LIMIT_S)
     try:
-        return run_seed(seed)
+        return run_seed(seed, forced=forced)
     except _TooLongError:
         found = Violation("rest", f"no end after {SEED_LIMIT_S} real seconds")
         return Result(seed, [found], Counter(), [])
@@ -145,13 +162,14 @@ def _limited(seed: int) -> Result:
         signal.alarm(0)
 
 
-def _report(result: Result, *, len_shown: int) -> int:
+def _report(result: Result, forced: tuple[str, ...] | None, *, len_shown: int) -> int:
     for line in result.trace[-len_shown:]:
         print(line)
     for violation in result.violations:
         print(f"seed {result.seed} breaks {violation.rule}: {violation.text}")
     if result.violations:
-        print(f"again: python -m tests.sim --seed {result.seed} --trace")
+        chosen = "" if forced is None else f" --settings '{','.join(forced)}'"
+        print(f"again: python -m tests.sim --seed {result.seed}{chosen} --trace")
     else:
         print(f"seed {result.seed}: every rule held")
     return 1 if result.violations else 0

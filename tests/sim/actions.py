@@ -421,6 +421,8 @@ PEOPLE: tuple[tuple[Action, int], ...] = (
     (credit, 1),
     (nothing, 8),
 )
+OF_OTHER_SETTINGS: tuple[tuple[Action, int], ...] = ((resume, 2),)
+"""What people also do where a seed has settings that are not the defaults."""
 FAULTS: tuple[tuple[Action, int], ...] = (
     (kill, 12),
     (bot_away, 1),

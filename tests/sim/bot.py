@@ -36,6 +36,7 @@ from billing.payer_replies import Witness
 from billing.payments import is_beyond_margin
 from billing.plan_desk import PlanDesk
 from billing.plan_worker import PlanWorker
+from billing.preflight import Preflight
 from billing.promises import Promises
 from billing.rails.card import CardRail
 from billing.rails.credit import CreditRail
@@ -64,7 +65,7 @@ from billing.sweep import CURSOR as SWEEP_CURSOR
 from billing.sweep import EVERY_S as SWEEP_EVERY_S
 from billing.sweep import Sweeper
 from billing.unit import Runtime, Unit
-from tests.sim.due import IS_DUE
+from tests.sim.due import IS_DUE, is_preflight_due
 from tests.sim.life import Life, Port
 from tests.sim.payers import LifePayer
 from tests.sim.spending import LifeSpender, Receiver
@@ -117,8 +118,8 @@ class Bot:
         self.stripe: Any = Port(life, "stripe", world.stripe.gateway)
         self.witness = Witness(self.rt)
         self.desk = Desk(self.rt, Policy(None))
-        self.orders = Orders(self.desk, world.catalogue)
-        self.accounts = Accounts(self.desk)
+        self.orders = Orders(self.desk, world.catalogue, world.settings.stop)
+        self.accounts = Accounts(self.desk, world.timeline)
         self.plan_desk = PlanDesk(self.desk, world.catalogue)
         self.resumes = Resumes(self.desk, world.catalogue)
         self.promises = Promises(self.desk, world.timeline)
@@ -229,8 +230,17 @@ class Bot:
         host: Any = Port(self.life, "host", world.host)
         courier: Any = Port(self.life, "courier", world.courier)
         self.reconciler = Reconciler(rt, stripe, world.catalogue)
-        changer = Changer(rt, stripe)
-        sync = SubscriptionSync(rt, stripe, world.catalogue, changer)
+        settings = world.settings
+        sync = SubscriptionSync(
+            rt,
+            stripe,
+            world.catalogue,
+            Changer(rt, stripe, settings.days_until_due),
+            email_domain=settings.email_domain,
+            provision=settings.provision,
+            stop=settings.stop,
+        )
+        planner = PlanWorker(rt, sync.plan_orders.pricer, world.catalogue, settings.provision)
         lightning = LightningRefunds(rt, self, self, RefundMemory(rt, stripe))
         self.refund_desk = RefundDesk(rt, stripe, self.rates)
         resolver, sweeper = Resolver(rt, self, pace), Sweeper(rt, self, self.rates)
@@ -240,7 +250,7 @@ class Bot:
             ("events", EventWorker(rt, Handlers(rt, stripe, world.catalogue), livemode=False)),
             ("subscriptions", sync),
             ("cards", CardKeeper(rt, stripe)),
-            ("plans", PlanWorker(rt, sync.plan_orders.pricer, world.catalogue)),
+            ("plans", planner),
             ("dunning", self._dunner()),
             ("collection", collector),
             ("settlements", Placer(rt, stripe)),
@@ -258,6 +268,22 @@ class Bot:
         ):
             if not self.life.is_on_copy or name in MONEY:
                 self.life.work(name, worker.run_once, IS_DUE.get(name) or self._was_spoken_to)
+        if settings.preflight and not self.life.is_on_copy:
+            notice_days = world.timeline.notice_days
+            preflight = Preflight(
+                rt,
+                stripe,
+                self,
+                self.rates,
+                world.catalogue,
+                notice_days=notice_days,
+                quiet=world.timeline.quiet,
+            )
+            self.life.work(
+                "preflight",
+                Gated(preflight, self.rebuilder).run_once,
+                lambda: is_preflight_due(self.life.connection, world.clock.now(), notice_days),
+            )
         self.life.work("sweep", sweeper.run_once, self._is_to_sweep)
         self.life.work("rates", RateWatch(rt, self.rates, "usd").run_once, self._is_rate_watched)
 

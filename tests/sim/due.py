@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
+
+from billing.preflight import steps_of
+
 IS_DUE = {
     "events": "SELECT 1 FROM inbox_events WHERE next_try_at <= :now",
     "subscriptions": "SELECT 1 FROM tenants WHERE sync_due_at <= :now",
@@ -41,3 +45,26 @@ IS_DUE = {
 }
 """SQL with `:now`. A round that would find nothing is skipped: most of a simulation's time would
 go there."""
+
+
+def is_preflight_due(
+    connection: sqlite3.Connection, now: int, notice_days: tuple[int, ...]
+) -> bool:
+    """Whether some renewal's step has come and was not looked at; a silent wallet's retry has its
+    time."""
+    rows = connection.execute(
+        "SELECT pubkey, period_end FROM tenants WHERE subscription_id IS NOT NULL "
+        "AND subscription_status IN ('active', 'past_due') AND period_end > ?",
+        (now,),
+    ).fetchall()
+    for tenant, ends_at in rows:
+        for step in steps_of(notice_days):
+            if not now + step.after_s < ends_at <= now + step.until_s:
+                continue
+            mark = connection.execute(
+                "SELECT value FROM cursors WHERE name = ?", (f"preflight:{step.name}:{tenant}",)
+            ).fetchone()
+            period, *rest = ("",) if mark is None else str(mark[0]).split("?")
+            if period != str(ends_at) or (rest and int(rest[-1]) <= now):
+                return True
+    return False

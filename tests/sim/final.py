@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import datetime
 from typing import Any
 
 from billing.payments import MARGIN_S
@@ -109,6 +110,8 @@ def check_all(world: SimWorld) -> None:
     _books(world)
     _doubles(world)
     _relays(world)
+    _never_invoiced(world)
+    _nights(world)
     _objects(world)
     check_stored(world)
 
@@ -238,6 +241,31 @@ def _relays(world: SimWorld) -> None:
             world.violate(
                 "M12", f"{key[0][:4]} has {count} {key[1]} relays up and {seats[key]} are billed"
             )
+
+
+def _never_invoiced(world: SimWorld) -> None:
+    for sub in world.stripe.books.subscriptions.values():
+        if sub.is_terminal and sum(sub.pending) > 0:
+            world.count("provided_never_invoiced")
+            world.say(f"never invoiced: {sub.id} {sub.pending}")
+
+
+def _nights(world: SimWorld) -> None:
+    """Nobody is dunned while the operator wants it quiet."""
+    quiet = world.settings.quiet
+    if quiet.zone is None:
+        return
+    hours = (quiet.until_hour - quiet.from_hour) % 24
+    night = {(quiet.from_hour + hour) % 24 for hour in range(hours)}
+    for kind, subject, at in _rows(
+        world,
+        "SELECT kind, subject, billing_at FROM activity WHERE kind IN ('dunning.due', "
+        "'dunning.remind', 'dunning.limit', 'dunning.stop', 'dunning.end') ORDER BY seq",
+    ):
+        local = datetime.fromtimestamp(at, quiet.zone)
+        world.count("step_with_quiet_hours")
+        if local.hour in night:
+            world.violate("quiet", f"{kind} of {subject} is taken at {local:%H:%M}, at night")
 
 
 def _has_run_out(world: SimWorld, paid: Invoice) -> bool:

@@ -13,20 +13,23 @@ from unittest.mock import patch
 
 from billing import (
     collection,
+    dunning,
     dunning_clock,
     handlers,
     lease,
     observations,
+    orders,
     payer_lookups,
     payments,
     resolver,
+    subscription_changes,
     subscription_sync,
 )
 from billing.model import AttemptState, PaymentAttempt, RequestState
 from billing.payments import AttemptSeen, RequestSeen
 from billing.rails import card, choice, issue, nwc
 from billing.settlements import Placer
-from billing.store import operations
+from billing.store import operations, tenants
 from billing.store import payments as payments_store
 from billing.unit import LEASE
 from tests.sim.bot import Bot
@@ -324,6 +327,46 @@ def written_late() -> Any:
     return patch.object(nwc.NwcRail, "_publish", wrong)
 
 
+def trusts_who_owes() -> Any:
+    """In good standing is everybody with a subscription, whatever is owed (M12)."""
+
+    async def wrong(unit: Any, pubkey: str, provision: str) -> bool:
+        tenant = await tenants.get(unit.tx, pubkey)
+        is_running = tenant is not None and tenant.subscription_status == "active"
+        return provision == "good_standing" and is_running
+
+    return patch.object(subscription_sync, "owes_nothing", wrong)
+
+
+def provided_without_a_seat() -> Any:
+    """Who is trusted gets the relay, and Stripe is never told of it (M12)."""
+    real = subscription_changes.Changer._update
+
+    async def wrong(self: Any, tenant: Any, change: Any, prorations: Any) -> Any:
+        if change.kind == "add_later":
+            return await self.stripe.subscription(tenant.subscription_id)
+        return await real(self, tenant, change, prorations)
+
+    return patch.object(subscription_changes.Changer, "_update", wrong)
+
+
+def credit_for_the_unpaid() -> Any:
+    """Who stops is given credit for the rest of the period, paid or not (M10)."""
+
+    async def wrong(unit: Any, tenant: Any, since: int) -> bool:
+        return True
+
+    return _all(
+        patch.object(subscription_sync, "credit_is_due", wrong),
+        patch.object(orders, "credit_is_due", wrong),
+    )
+
+
+def night_is_day() -> Any:
+    """Dunning does not look at the clock on the operator's wall."""
+    return patch.object(dunning.Quiet, "morning_after", lambda self, at: at)
+
+
 @contextmanager
 def _all(*patches: Any) -> Iterator[None]:
     with ExitStack() as stack:
@@ -353,9 +396,20 @@ WITHIN: dict[Callable[[], Any], int] = {
     refusal_after_resend: 100,
     payer_lookup_refuses: 120,
     dunning_through_outage: 200,
+    trusts_who_owes: 60,
+    provided_without_a_seat: 30,
+    credit_for_the_unpaid: 100,
+    night_is_day: 80,
 }
 """How many seeds, from 0 on, find each. Some three times what it took when it was written down
 (docs/simulation.md): the world goes on being widened, and then the same seeds are other lives."""
+SETTINGS = {
+    "trusts_who_owes": ("good_standing",),
+    "provided_without_a_seat": ("good_standing",),
+    "credit_for_the_unpaid": ("now_with_credit",),
+    "night_is_day": ("quiet_hours",),
+}
+"""The operator's settings in which one is planted; all others are hunted with the defaults."""
 MUTANTS = {make.__name__: make for make in WITHIN}
 
 
@@ -367,7 +421,7 @@ def hunt(name: str, seeds: range) -> tuple[int, str] | None:
     """Seeds until the planted bug is caught, and the rule that caught it; None: not caught."""
     with MUTANTS[name]():
         for number, seed in enumerate(seeds, 1):
-            result = run_seed(seed)
+            result = run_seed(seed, forced=SETTINGS.get(name, ()))
             if result.violations:
                 first = result.violations[0]
                 if first.rule == "bug":
@@ -388,8 +442,10 @@ def main() -> int:
     for name in args.names or MUTANTS:
         within = args.seeds or WITHIN[MUTANTS[name]]
         caught = hunt(name, range(args.start, args.start + within))
-        if caught is not None and run_seed(args.start + caught[0] - 1).violations:
-            raise NoProof(f"seed {args.start + caught[0] - 1} fails without {name}")
+        if caught is not None:
+            seed = args.start + caught[0] - 1
+            if run_seed(seed, forced=SETTINGS.get(name, ())).violations:
+                raise NoProof(f"seed {seed} fails without {name}")
         missed += caught is None
         rule, seeds = (caught[1].partition(":")[0], str(caught[0])) if caught else ("NOBODY", "-")
         what = (MUTANTS[name].__doc__ or "").rstrip(".")

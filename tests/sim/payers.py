@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tests.sim.life import Life
 from wallet.outcome import PayOutcome, Refused, Settled, Unknown
 from wallet.ports import (
+    Budget,
     LookupAnswer,
     NotFound,
     NotSent,
@@ -27,6 +28,7 @@ from wallet.ports import (
 if TYPE_CHECKING:
     from tests.sim.world import SimWorld
 
+_SILENT = Unreachable("silent for 20 s")
 REFUSALS = ("INSUFFICIENT_BALANCE", "QUOTA_EXCEEDED", "RATE_LIMITED", "RESTRICTED")
 BEHAVIOURS = (
     "pays",
@@ -68,6 +70,11 @@ class OutsidePayer:
         self.methods = frozenset({"pay_invoice", "get_info", "get_balance"})
         if self.dice.random() < 0.7:
             self.methods |= {"lookup_invoice"}
+        self.purse = random.Random(f"{world.seed} {len(world.wallets)} purse")
+        self.told_msat: set[int] = set()
+        self.silent_asks = 0
+        if world.settings.preflight and self.purse.random() < 0.5:
+            self.methods |= {"get_budget"}
 
     def receive(self, sealed: SealedRequest) -> None:
         """A pay request comes in from a relay."""
@@ -178,6 +185,29 @@ class OutsidePayer:
         self._reply(sealed, Refused("INSUFFICIENT_BALANCE", "no"))
         self.world.after(self.world.rng.randint(1, 300), lambda: self._pay(payment_hash))
 
+    # --- what it says it has, which proves nothing and moves nothing ------------------------------
+
+    def balance(self) -> int | WalletError | Unreachable:
+        answer: int | WalletError | Unreachable = self.purse.choice(
+            (1_000_000_000, 1_000_000_000, 0, 3_000_000, WalletError("INTERNAL", "busy"), _SILENT)
+        )
+        self.world.count("balance_told" if isinstance(answer, int) else "balance_not_told")
+        if isinstance(answer, int):
+            self.told_msat.add(answer)
+        return answer
+
+    def budget(self) -> Budget | WalletError | Unreachable | None:
+        total = self.purse.choice((0, 2_000_000, 900_000_000))
+        used = self.purse.choice((0, total // 2, total, 2 * total))
+        renews_at = self.purse.choice((None, self.world.clock.now() + 3 * 86_400))
+        answer = self.purse.choice(
+            (None, _SILENT, WalletError("RESTRICTED", "no"), Budget(used, total, renews_at))
+        )
+        self.world.count("budget_told" if isinstance(answer, Budget) else "budget_not_told")
+        if isinstance(answer, Budget):
+            self.told_msat |= {total, max(0, total - used)}
+        return answer
+
     # --- what it says of a payment when it is asked -------------------------------------------
 
     def lookup(self, payment_hash: str) -> LookupAnswer:
@@ -252,17 +282,31 @@ class LifePayer:
                 return WalletError("UNAUTHORIZED", "revoked")
             if self.world.clock.now() < self.outside.asleep_until:
                 self.world.count("probe_silent")
+                self.outside.silent_asks += 1
                 return Unreachable("silent for 20 s")
             return WalletInfo(methods=self.outside.methods)
 
         answer: WalletInfo | WalletError | Unreachable = await self.life.call("payer.probe", ask)
         return answer
 
-    async def get_balance(self) -> int | Unreachable:
-        return 1_000_000_000
+    async def get_balance(self) -> int | WalletError | Unreachable:
+        if not self.world.settings.preflight:
+            return 1_000_000_000
 
-    async def get_budget(self) -> None:
-        return None
+        async def ask() -> int | WalletError | Unreachable:
+            return self.outside.balance()
+
+        answer: int | WalletError | Unreachable = await self.life.call("payer.get_balance", ask)
+        return answer
+
+    async def get_budget(self) -> Budget | WalletError | Unreachable | None:
+        async def ask() -> Budget | WalletError | Unreachable | None:
+            return self.outside.budget()
+
+        answer: Budget | WalletError | Unreachable | None = await self.life.call(
+            "payer.get_budget", ask
+        )
+        return answer
 
     def prepare_pay(self, bolt11: str, *, now: int, expiration: int) -> SealedRequest:
         return sealed(self.world, bolt11, now, expiration)

@@ -14,6 +14,7 @@ from billing.rails.issue import noted_in
 from tests.fakes.stripe_books import Invoice
 from tests.sim.spending import PREFIX as SPENDING_PREFIX
 from tests.sim.stored import check_publish
+from tests.sim.trust import Trust
 from wallet.ports import SealedRequest
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Rules:
 
     def __init__(self, world: SimWorld) -> None:
         self.world = world
+        self.trust = Trust(world)
 
     def _now(self) -> int:
         return self.world.clock.now()
@@ -244,6 +246,7 @@ class Rules:
 
     def on_stripe(self, name: str, arguments: Mapping[str, Any]) -> None:
         self.world.say(f"stripe <- {name} {arguments.get('invoice_id', '')}")
+        self.trust.on_stripe(name, arguments)
         if name == "pay_out_of_band":
             self._on_marked_paid(arguments["invoice_id"])
         elif name == "pay_by_card":
@@ -283,7 +286,7 @@ class Rules:
             return
         carriers = self._carriers(relay.relay_id)
         paid = [i for i in carriers if i.status == "paid"]
-        if relay.active and not paid:
+        if relay.active and not paid and not self.trust.is_billed_later(relay.relay_id):
             self.world.violate("M12", f"relay {relay.name} is up and nothing was paid for it")
         row = self._row(
             "SELECT stop_requested_at, state, activated_at, lapses_at FROM hosted_relays "
@@ -325,7 +328,9 @@ class Rules:
         for money in self.world.ln_of[invoice_id]:
             if money.settled_at is not None and money.settled_at + 90 < taken_at:
                 self.world.violate("M13", f"relay {relay.name}: {invoice_id} was paid before {day}")
-        counted_s = self.world.counted_s(self.world.opened_at[invoice_id])
+        books = self.world.stripe.books.invoices
+        since = max(self.world.opened_at[invoice_id], books[invoice_id].due_at or 0)
+        counted_s = self.world.counted_s(since)
         if counted_s < day * 86_400:
             self.world.violate(
                 "K7",

@@ -8,6 +8,7 @@ import hashlib
 import re
 import traceback
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import structlog
 
 from tests.sim import actions, final, ledger
 from tests.sim.loop import VirtualLoop
+from tests.sim.settings import Settings, of_seed
 from tests.sim.world import SimWorld, Violation
 
 DRAIN = ((20, 20), (20, 180), (20, 900), (20, 3600), (10, 21600), (12, 1800), (2, 60))
@@ -45,10 +47,20 @@ class Result:
         return hashlib.sha256("\n".join(self.trace).encode()).hexdigest()
 
 
-def run_seed(seed: int, *, steps: int = 45, traced: bool = False) -> Result:
-    """Deterministic: the same seed gives the same trace in every process and on every machine."""
+def run_seed(
+    seed: int,
+    *,
+    steps: int = 45,
+    traced: bool = False,
+    forced: Collection[str] | None = None,
+) -> Result:
+    """Deterministic: the same seed gives the same trace in every process and on every machine.
+
+    `forced`: these settings of the operator, whatever the seed chooses.
+    """
+    settings = of_seed(seed, forced)
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(_run(seed, steps, traced=traced))
+        return runner.run(_run(seed, steps, settings, traced=traced))
 
 
 def tune_collector() -> None:
@@ -59,10 +71,12 @@ def tune_collector() -> None:
     gc.set_threshold(50_000, 20, 20)
 
 
-async def _run(seed: int, steps: int, *, traced: bool) -> Result:
+async def _run(seed: int, steps: int, settings: Settings, *, traced: bool) -> Result:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
-    world = SimWorld(seed, loop)
+    world = SimWorld(seed, loop, settings=settings)
+    if settings.names:
+        world.say(f"the operator has set {' '.join(settings.names)}")
     saved = listen(world)
     try:
         await _chaos(world, steps)
@@ -137,6 +151,8 @@ async def _chaos(world: SimWorld, steps: int) -> None:
 def _act(world: SimWorld, faults: list[tuple[actions.Action, int]]) -> None:
     rng = world.rng
     choices = list(actions.PEOPLE) + (faults if rng.random() < 0.5 else [])
+    if world.settings.names:
+        choices += actions.OF_OTHER_SETTINGS
     act = rng.choices([a for a, _ in choices], [w for _, w in choices])[0]
     act(world)
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.sim.mutants import hunt
 from tests.sim.run import run_seed
+from tests.sim.settings import NAMES
 from tests.sim.years import SMALL, run_years
 
 SEEDS = 24
@@ -34,11 +35,27 @@ FOUND_BY_THE_HUNT = {
 """What these seeds broke when they were found; the world has moved on, the situations recur."""
 
 
-@pytest.mark.parametrize("seed", [*range(SEEDS), *FOUND_BY_THE_HUNT])
+@pytest.mark.parametrize("seed", range(SEEDS))
 def test_every_money_rule_holds(seed: int) -> None:
-    result = run_seed(seed)
+    _holds(seed, None)
+
+
+@pytest.mark.parametrize("seed", FOUND_BY_THE_HUNT)
+def test_what_was_found_by_default_settings_holds(seed: int) -> None:
+    _holds(seed, ())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_money_rule_holds_with_another_setting(name: str) -> None:
+    for seed in range(100, 103):
+        _holds(seed, (name,))
+
+
+def _holds(seed: int, settings: tuple[str, ...] | None) -> None:
+    result = run_seed(seed, forced=settings)
     told = "\n".join([*result.trace[-40:], *(f"{v.rule}: {v.text}" for v in result.violations)])
-    assert not result.violations, f"python -m tests.sim --seed {seed} --trace\n{told}"
+    chosen = "" if settings is None else f" --settings '{','.join(settings)}'"
+    assert not result.violations, f"python -m tests.sim --seed {seed}{chosen} --trace\n{told}"
 
 
 def test_a_seed_is_reproducible() -> None:

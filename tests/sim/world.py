@@ -7,7 +7,7 @@ import random
 import sqlite3
 from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -32,11 +32,13 @@ from tests.sim.outside import (
 )
 from tests.sim.payers import OutsidePayer
 from tests.sim.rules import Rules
+from tests.sim.settings import Settings
 from tests.sim.spending import OutsideSpender
 from wallet.ports import PayReply, Transaction
 from wallet.secp256k1 import xonly_pubkey
 
 TRACE_KEPT = 4_000
+DEFAULTS = Settings()
 
 
 TIMELINE = Policy(
@@ -111,8 +113,15 @@ class Violation:
 class SimWorld:
     """Everything of one seed."""
 
-    def __init__(self, seed: int, loop: VirtualLoop, tenants: int | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        loop: VirtualLoop,
+        tenants: int | None = None,
+        settings: Settings = DEFAULTS,
+    ) -> None:
         self.seed = seed
+        self.settings = settings
         self.loop = loop
         self.rng = random.Random(seed)
         self.clock = SimClock(loop)
@@ -126,18 +135,19 @@ class SimWorld:
                 Plan("free", "Free", None, "usd"),
             ]
         )
-        self.timeline = TIMELINE
+        self.timeline = replace(TIMELINE, quiet=settings.quiet)
         self.outages: list[tuple[int, int]] = []
         self.absent_since: int | None = None
         self.away_until = 0
         self.opened_at: dict[str, int] = {}
         self.chaos = True
-        self.counts: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter(f"setting_{name}" for name in settings.names)
         self.commits = 0
         self.trace: deque[tuple[int, str]] = deque(maxlen=TRACE_KEPT)
         self.violations: list[Violation] = []
         self.network = Network(self)
         self.rules = Rules(self)
+        self.trust = self.rules.trust
         self.ln: dict[str, LnInvoice] = {}
         self.ln_of: defaultdict[str, list[LnInvoice]] = defaultdict(list)
         self.told: Counter[str] = Counter()
@@ -408,6 +418,8 @@ class SimWorld:
             )
         if kind.startswith("dunning_"):
             self.count(kind)
+        if kind in ("preflight", "renewal_notice"):
+            self.trust.on_heads_up(recipient, kind, facts)
         if kind != "pay_by_hand":
             return
         payment_hash = str(facts["bolt11"]).removeprefix("lnbcrt1")

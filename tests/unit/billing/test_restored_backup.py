@@ -420,6 +420,31 @@ async def test_m9_what_waits_for_another_request_is_taken_up_after_a_restart_too
     await engine.close()
 
 
+async def test_m9_money_that_our_wallet_holds_for_a_void_invoice_is_watched_after_a_restore(
+    make_world: MakeWorld, tmp_path: Path
+) -> None:
+    """Paid in the last second, held beyond expiry and margin, and voided by hand meanwhile: the
+    hash is neither settled nor open, and no rail looks at its invoice (simulation seed 5003)."""
+    world = await make_world()
+    engine = await backup(world, tmp_path / "old.sqlite")
+    await order(world, wallet=False)
+    await world.settle_down()
+    (request,) = await world.requests()
+    world.payee.invoices[request.payment_hash].state = "accepted"
+    world.clock.advance(request.expires_at + request.margin_s + 60 - world.clock.now())
+    (at_stripe,) = world.stripe.books.invoices.values()
+    world.stripe.books.void(at_stripe)
+    again = await reborn_on(world, engine)
+    await again.rebuilder.run_once(again.clock.now())
+    assert [r.payment_hash for r in await again.requests()] == [request.payment_hash]
+    await come_to_an_end(again)
+    again.payee.settle(request.payment_hash)
+    await come_to_an_end(again)
+    (money,) = await again.settlements()
+    assert (money.payment_hash, money.credit_minor) == (request.payment_hash, 400)
+    await engine.close()
+
+
 async def test_a_whole_database_is_only_read(make_world: MakeWorld) -> None:
     world = await make_world()
     await order(world)

@@ -324,6 +324,50 @@ async def test_never_credit_for_time_never_paid(make_world: MakeWorld) -> None:
     assert sub.customer.balance_minor == 0
 
 
+async def renew_unheard(world: World) -> None:
+    """The next period begins; the subscription tells of it, no webhook of the invoice comes."""
+    (sub,) = subscriptions(world)
+    world.clock.advance(sub.period_end + 60 - world.clock.billing_now())
+    known = len(world.stripe.books.events)
+    world.stripe.books.run_to(world.clock.billing_now())
+    events = world.stripe.books.events
+    events[known:] = [event for event in events[known:] if not event.type.startswith("invoice.")]
+    await world.lease.take()
+
+
+async def test_m10_no_credit_for_a_period_whose_invoice_is_not_known_yet(
+    make_world: MakeWorld,
+) -> None:
+    """The newest invoice that is known is paid, and pays for the period before (seed 7113)."""
+    world = await make_world()
+    world.stop_policy = "now_with_credit"
+    world._build()
+    await have_relays(world, "alice")
+    await renew_unheard(world)
+    await world.settle_down()
+    assert not (await say(world, "stop", confirmed=True))["credited"]
+    (sub,) = subscriptions(world)
+    assert sub.cancel_at_period_end
+    assert not sub.is_terminal
+
+
+async def test_m10_nor_where_the_renewal_came_between_the_stop_and_its_end(
+    make_world: MakeWorld,
+) -> None:
+    world = await make_world()
+    world.stop_policy = "now_with_credit"
+    world._build()
+    await have_relays(world, "alice")
+    (sub,) = subscriptions(world)
+    await world.pass_time(sub.period_end - 7200 - world.clock.billing_now(), step=DAY_S)
+    await world.orders.stop(await world.command("stop"), "alice", confirmed=True)
+    await renew_unheard(world)
+    await world.settle_down()
+    await world.pass_time(7200, step=600)
+    assert sub.is_terminal
+    assert sub.customer.balance_minor == 0
+
+
 async def test_c16_a_late_event_of_an_old_subscription_changes_nothing(world: World) -> None:
     await have_relays(world, "alice")
     (old,) = subscriptions(world)
