@@ -79,7 +79,7 @@ class LightningRefunds:
             raise PurserError(refund.id, "our spending wallet does not answer")
         if info.methods and "pay_invoice" not in info.methods:
             raise PurserError(refund.id, "our spending connection may not pay")
-        await self.memory.note(refund, made.payment_hash, made.expires_at)
+        await self.memory.note(refund, made.payment_hash, made.expires_at, spender.wallet_pubkey)
         if self.rt.clock.now() - probed_at > PROBE_FRESH_S:
             raise PurserError(refund.id, "it took too long since our spending wallet answered")
         await self._pay(refund, payer, spender, paying, made)
@@ -96,10 +96,15 @@ class LightningRefunds:
         noted = await self.memory.noted(refund)
         if noted is None and refund.payment_hash is None:
             return False
+        if noted is not None and noted.spender:
+            async with self.rt.unit() as unit:
+                spender = await refunds.spender_by_wallet(unit.tx, noted.spender)
         if spender is None:
-            raise PurserError(refund.id, "no spending connection is there to ask about it")
-        if noted is not None and noted[0] != refund.payment_hash:
-            return await self._adopt(refund, spender, *noted)
+            raise PurserError(
+                refund.id, "the spending wallet that may have sent it is not configured here"
+            )
+        if noted is not None and noted.payment_hash != refund.payment_hash:
+            return await self._adopt(refund, spender, noted.payment_hash, noted.expires_at)
         assert refund.payment_hash is not None
         # Prepared and never claimed, as far as we know: the wallet that would have paid is asked.
         answer = await self.lookups.lookup_outgoing(spender, refund.payment_hash)

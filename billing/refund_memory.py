@@ -20,7 +20,7 @@ of the hash name it. One key for each hash: of two bots that refund the same, on
 database, neither may write over the other's note (M1)."""
 _NOTED = re.compile(
     r"([0-9a-f]{64}):(\d{1,12}):(\w{1,60}):(\d{1,15}):(\d{1,18}):(\d{1,15}(?:\.\d{1,40})?)"
-    r":(\w{1,60}):(\w{1,60})"
+    r":(\w{1,60}):(\w{1,60})(?::([0-9a-f]{64}))?"
 )
 
 
@@ -36,6 +36,8 @@ class NotedRefund:
     rate: str
     operation_id: str
     note_operation_id: str
+    spender: str = ""
+    """Public key of the wallet that pays it; notes of older versions do not name it."""
 
 
 def refunds_in(metadata: Mapping[str, str]) -> tuple[NotedRefund, ...]:
@@ -44,7 +46,7 @@ def refunds_in(metadata: Mapping[str, str]) -> tuple[NotedRefund, ...]:
         _NOTED.fullmatch(value) for key, value in sorted(metadata.items()) if key.startswith(KEY)
     )
     return tuple(
-        NotedRefund(m[1], int(m[2]), m[3], int(m[4]), int(m[5]), m[6], m[7], m[8])
+        NotedRefund(m[1], int(m[2]), m[3], int(m[4]), int(m[5]), m[6], m[7], m[8], m[9] or "")
         for m in found
         if m is not None
     )
@@ -100,17 +102,18 @@ class RefundMemory:
     rt: Runtime
     stripe: StripeGateway
 
-    async def noted(self, refund: Refund) -> tuple[str, int] | None:
-        """The hash and expiry that stand there, whoever wrote them; another's before our own."""
+    async def noted(self, refund: Refund) -> NotedRefund | None:
+        """What stands there, whoever wrote it; another's before our own."""
         assert refund.invoice_id is not None
         view = await self.stripe.invoice(refund.invoice_id)
         found = [noted for noted in refunds_in(view.metadata) if noted.refund_id == refund.id]
         found.sort(key=lambda noted: noted.payment_hash == refund.payment_hash)
-        return next(((noted.payment_hash, noted.expires_at) for noted in found), None)
+        return next(iter(found), None)
 
-    async def note(self, refund: Refund, payment_hash: str, expires_at: int) -> None:
-        """Write it before anything can be paid, in place of what `refund` noted before. Raises the
-        gateway's errors, and `PurserError` where another bot's note stands beside it: that one
+    async def note(self, refund: Refund, payment_hash: str, expires_at: int, spender: str) -> None:
+        """Write it before anything can be paid, in place of what `refund` noted before. `spender`:
+        public key of the wallet that will pay it, since no other can say what became of it. Raises
+        the gateway's errors, and `PurserError` where another bot's note stands beside it: that one
         may be paid."""
         assert refund.invoice_id is not None
         values = (
@@ -122,6 +125,7 @@ class RefundMemory:
             refund.rate,
             refund.operation_id,
             refund.note_operation_id,
+            spender,
         )
         entry = {_key(refund, payment_hash): ":".join(str(value) for value in values)}
         if refund.payment_hash is not None:

@@ -120,6 +120,11 @@ async def spender(tx: Tx) -> Connection | None:
     return await tx.fetch_one(Connection, "refunds.spender")
 
 
+async def spender_by_wallet(tx: Tx, wallet_pubkey: str) -> Connection | None:
+    """The newest of this wallet, replaced ones too."""
+    return await tx.fetch_one(Connection, "refunds.spender_by_wallet", wallet_pubkey=wallet_pubkey)
+
+
 async def spender_by_id(tx: Tx, connection_id: str) -> Connection | None:
     """Any, replaced ones too: what they sent is resolved by them."""
     return await tx.fetch_one(Connection, "refunds.spender_by_id", id=connection_id)

@@ -136,6 +136,14 @@ SELECT id, 'spender' AS role, NULL AS tenant, sealed_uri, wallet_pubkey, masked,
     ended_at
 FROM spending_connections WHERE id = :id
 
+-- name: spender_by_wallet
+-- The newest spending connection of this wallet, replaced ones too.
+SELECT id, 'spender' AS role, NULL AS tenant, sealed_uri, wallet_pubkey, masked, encryption,
+    state, NULL AS methods, NULL AS probed_at, NULL AS probe_due_at, NULL AS problem, created_at,
+    ended_at
+FROM spending_connections WHERE wallet_pubkey = :wallet_pubkey
+ORDER BY created_at DESC, id DESC LIMIT 1
+
 -- name: spenders_at_work
 -- Spending connections over which money may be under way.
 SELECT id, 'spender' AS role, NULL AS tenant, sealed_uri, wallet_pubkey, masked, encryption,

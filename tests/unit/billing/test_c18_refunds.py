@@ -304,12 +304,42 @@ async def test_m1_a_refund_that_a_later_life_sent_is_looked_up_and_not_sent(
     if paid:
         wallets.paid[made.payment_hash] = 1
     memory = RefundMemory(world.rt, world.stripe)
-    await memory.note(refund, made.payment_hash, made.expires_at)
+    await memory.note(refund, made.payment_hash, made.expires_at, "ef" * 32)
     await world.settle_down()
     assert wallets.written == []
     state = RefundState.DONE if paid else RefundState.IN_FLIGHT
     assert (await refund_of(world, invoice_id)).state is state
     assert len(world.stripe.notes) == int(paid)
+
+
+async def test_m1_a_refund_that_another_spending_wallet_sent_is_asked_of_that_one(
+    world: World,
+) -> None:
+    """After a restore and a change of the spending wallet: the new one knows no such payment, which
+    proves nothing, and would send the refund again."""
+    invoice_id = await paid_by_wallet(world)
+    refund = await world.refund_desk.refund(invoice_id, None, None, "r")
+    made = await world.refund_wallets.make_invoice(4_000_000, "in the other life", 3600)
+    assert isinstance(made, Bolt11)
+    memory = RefundMemory(world.rt, world.stripe)
+    await memory.note(refund, made.payment_hash, made.expires_at, "0d" * 32)
+    await world.pass_time(3 * 86_400, step=21_600)
+    waiting = await refund_of(world, invoice_id)
+    assert (waiting.state, world.refund_wallets.written) == (RefundState.PENDING, [])
+    assert "not configured here" in (waiting.problem or "")
+    async with world.rt.unit() as unit:
+        await unit.tx.execute("refunds.end_spender", now=unit.now)
+        await unit.tx.execute(
+            "refunds.insert_spender",
+            id="conn_other_spender",
+            sealed_uri="sealed",
+            wallet_pubkey="0d" * 32,
+            masked="nwc 0d0d…",
+            created_at=unit.now,
+        )
+    await world.pass_time(7200, step=600)
+    assert (await refund_of(world, invoice_id)).spender_id == "conn_other_spender"
+    assert world.refund_wallets.written == []
 
 
 @pytest.mark.parametrize("paid", [True, False])
@@ -358,7 +388,8 @@ async def test_m1_an_old_pending_refund_of_a_backup_is_looked_up_before_it_is_gi
     made = await world.refund_wallets.make_invoice(4_000_000, "in the other life", 3600)
     assert isinstance(made, Bolt11)
     world.refund_wallets.paid[made.payment_hash] = 1
-    await RefundMemory(world.rt, world.stripe).note(refund, made.payment_hash, made.expires_at)
+    memory = RefundMemory(world.rt, world.stripe)
+    await memory.note(refund, made.payment_hash, made.expires_at, "ef" * 32)
     world.clock.advance(48 * HOUR_S)
     await world.lease.take()
     await world.settle_down()
