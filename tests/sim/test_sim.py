@@ -31,6 +31,15 @@ FOUND_BY_THE_HUNT = {
     70318: "a step of dunning that found nothing left to pay",
     173: "a card that Stripe charged for what dunning had ended",
     5005: "a fake Stripe that kept a debt it had put on a voided invoice",
+    67: "our wallet gone while a request that was dead for people could still bring money",
+    339: "one failed try after an absence, taken for a relay that never comes up",
+    1174: "a request that a bot on a backup paid over as well",
+    1745: "events before the first cursor, of a backup that was put back days later",
+    2053: "a hash whose turn came after a restart",
+    2343: "an empty database a month later: the books of that month",
+    2643: "a request that escalated after the operator's last turn",
+    2708: "a relay that dunning ended, and a later invoice that paid for it",
+    3438: "money that a copy was paid and marked, while we ran",
 }
 """What these seeds broke when they were found; the world has moved on, the situations recur."""
 
