@@ -177,6 +177,9 @@ class Orders:
         a cheaper plan waits for it: Stripe would give back at that one's price."""
         if self.stop_policy != "now_with_credit" or self.catalogue.is_free(relay.plan):
             return False
+        if relay.plan not in self.catalogue:
+            # Taken out of the configuration: a stop is the way off it.
+            return False
         change = await plan_changes.live_of(unit.tx, relay.id)
         if change is not None and change.state is PlanChangeState.SCHEDULED:
             return False

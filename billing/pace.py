@@ -24,9 +24,9 @@ minute. Operators' wallets are small, some are a phone; money that arrives is to
 anyway."""
 REST_S: Final = (15, 30, 60, 120)
 """After RATE_LIMITED, longer each time; no longer than that, since money hangs on the answers."""
-OUTAGE_RESTS: Final = 10
-"""A wallet that makes nothing after so many rests in a row, 15 minutes or so, is down, whatever it
-calls it: operators are told as of any other outage."""
+OUTAGE_S: Final = 900
+"""A wallet that takes no request for so long is down, whatever it calls it: operators are told as
+of any other outage."""
 SERVICE_BURST: Final = 10
 SERVICE_PER_SECOND: Final = 2
 """Payments started over one relay. Each is two events or more, a probe and a pay request, and
@@ -135,7 +135,8 @@ class PayeePace:
     makes: Turns = field(init=False)
     rests_until: int = 0
     rests: int = 0
-    _fruitless_rests: int = 0
+    _limited_since: int | None = None
+    """When it first refused to make one, in a row."""
 
     def __post_init__(self) -> None:
         making_burst, making_rate = self.burst // 2, self.per_second // 2
@@ -172,24 +173,27 @@ class PayeePace:
 
     def make_limited(self, invoice: Invoice, now: int) -> None:
         """The answer was RATE_LIMITED. Raises `Paced`, unless that is an outage by now."""
-        self._fruitless_rests += self.too_many(now)
-        if self._fruitless_rests < OUTAGE_RESTS:
+        self.too_many(now)
+        if self._limited_since is None:
+            self._limited_since = now
+        if now - self._limited_since < OUTAGE_S:
             self._defer(invoice, now)
 
     def _defer(self, invoice: Invoice, now: int) -> NoReturn:
         at = self.makes.next(
-            invoice.id, now, awaited=is_awaited(invoice), not_before=self.rests_until
+            invoice.id,
+            now,
+            awaited=is_awaited(invoice),
+            not_before=self.rests_until if self._is_resting(now) else 0,
         )
         raise Paced(invoice.id, "our own wallet is asked at a pace", at)
 
-    def too_many(self, now: int) -> bool:
-        """The wallet took no request now; whether a rest begins by it. What was asked in the same
-        breath counts once."""
+    def too_many(self, now: int) -> None:
+        """The wallet took no request now. What was asked in the same breath counts once."""
         if self._is_resting(now):
-            return False
+            return
         self.rests_until = now + REST_S[min(self.rests, len(REST_S) - 1)]
         self.rests += 1
-        return True
 
     def answered(self) -> None:
         """It answers: the next rest is short again."""
@@ -198,7 +202,7 @@ class PayeePace:
     def made(self) -> None:
         """It made one."""
         self.answered()
-        self._fruitless_rests = 0
+        self._limited_since = None
 
 
 @dataclass(slots=True)

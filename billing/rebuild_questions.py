@@ -55,9 +55,9 @@ class Questions:
             or any(row.relay_id not in relays for row in stated_in(view.metadata))
         ]
 
-    async def invoices_in_question(self, also: Sequence[str] = ()) -> list[InvoiceView]:
+    async def invoices_in_question(self) -> list[InvoiceView]:
         """Invoices that say something this database does not know: among those that are open at
-        Stripe, or here, those made since it was last up to date, and `also`."""
+        Stripe, or here, and those made since it was last up to date."""
         since = await self._since()
         lists: tuple[tuple[OpenStatus | None, int], ...] = (
             ("draft", 0),
@@ -74,7 +74,7 @@ class Questions:
                 kept |= {view.id: view for view in await self._unknown_invoices(page.rows)}
         async with self.rt.unit() as unit:
             open_here = await unit.tx.fetch_all(Invoice, "reconcile.unended_here")
-        for invoice_id in sorted({invoice.id for invoice in open_here}.union(also)):
+        for invoice_id in sorted(invoice.id for invoice in open_here):
             if invoice_id not in met:
                 kept |= await self._look_at(invoice_id)
         return list(kept.values())

@@ -17,7 +17,7 @@ from billing.rails.issue import NotedRequest
 from billing.store import invoices, payments, tenants
 from billing.unit import Runtime, Unit
 from wallet.bolt11 import Bolt11Error, decode
-from wallet.ports import Transaction
+from wallet.ports import Transaction, Unreachable
 
 EVERY_S: Final = 900
 """Look-ups are the rule; a sweep finds what one of them missed."""
@@ -38,6 +38,7 @@ class Sweeper:
     rt: Runtime
     payees: Payees
     quoter: Quoter
+    _tried_at: int = -EVERY_S
 
     async def run_once(self, now: int) -> int:
         """Ask once for all that came in lately; returns how many look-ups were hastened. A wallet
@@ -48,43 +49,49 @@ class Sweeper:
         # Swept "later" than now: the clock was ahead, and must not keep us waiting for that day.
         if connection is None or (swept is not None and 0 <= now - int(swept) < EVERY_S):
             return 0
+        if 0 <= now - self._tried_at < EVERY_S:
+            return 0
         # Never swept: a new database, or one that was lost.
         since = min(int(swept), now) - OVERLAP_S if swept is not None else now - WATCH_S
         payee = await self.payees.payee(connection)
         answer = await payee.list_incoming(since)
         found = [t for t in answer if t.is_incoming_settled] if isinstance(answer, list) else []
-        hastened = 0
+        hastened, is_whole = 0, not isinstance(answer, Unreachable)
         for transaction in found:
-            hastened += await self._take_up(connection, transaction)
+            is_whole &= await self._take_up(connection, transaction)
             hastened += await self._hasten(transaction)
+        if not is_whole:
+            # The next look goes back as far: after a lost database that is a month.
+            self._tried_at = now
+            return hastened
         async with self.rt.unit() as unit:
             await unit.tx.execute("leases.set_cursor", name=CURSOR, value=str(now))
         return hastened
 
-    async def _take_up(self, payee: Connection, transaction: Transaction) -> int:
+    async def _take_up(self, payee: Connection, transaction: Transaction) -> bool:
         """Money for an invoice of ours by a hash that neither this database nor Stripe's metadata
-        knows: the database was lost before the hash was noted, or the note is gone."""
+        knows: the database was lost before the hash was noted, or the note is gone. False: it
+        cannot be valued now."""
         invoice_id, amount_msat = _names_invoice(transaction), transaction.amount_msat or 0
         if invoice_id is None or amount_msat <= 0:
-            return 0
+            return True
         async with self.rt.unit() as unit:
             if await payments.request_by_hash(unit.tx, transaction.payment_hash) is not None:
-                return 0
+                return True
             invoice = await invoices.get(unit.tx, invoice_id)
         if invoice is None:
-            return 0
+            return True
         # Each request asks for all that remains: that gives the rate it was made at.
         amount_minor = invoice.amount_remaining_minor
         rate = to_decimal(amount_minor, invoice.currency) * MSAT_PER_BTC / amount_msat
         try:
             is_ours = invoice.status == "open" and await self._is_believable(invoice, rate)
         except NoQuote:
-            # The next sweeps list it again; nothing is valued on a guess meanwhile.
-            return 0
+            return False
         async with self.rt.unit() as unit:
             if not is_ours:
                 await self._tell_foreign(unit, invoice, transaction.payment_hash, amount_msat)
-                return 0
+                return True
             noted = NotedRequest(
                 transaction.payment_hash,
                 transaction.expires_at or unit.now,
@@ -94,7 +101,7 @@ class Sweeper:
                 f"{rate:.2f}",
             )
             await adopt_request(self.rt, unit, payee, invoice, noted)
-        return 0
+        return True
 
     async def _is_believable(self, invoice: Invoice, rate: Decimal) -> bool:
         """A description may be anybody's words (a donation page takes memos): without a note of

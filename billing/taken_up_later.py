@@ -23,7 +23,7 @@ async def add(tx: Tx, invoice_id: str) -> None:
 
 
 async def drop(tx: Tx, invoice_id: str) -> None:
-    """Its hashes are known now."""
+    """Its hashes are known now, or nobody is there who could be asked about them."""
     await _store(tx, {*await waiting(tx)} - {invoice_id})
 
 

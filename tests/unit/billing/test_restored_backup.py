@@ -264,6 +264,38 @@ async def test_m9_what_a_copy_beside_us_was_paid_is_booked_here_while_we_run(
     await engine.close()
 
 
+async def test_one_hash_that_our_wallet_cannot_judge_holds_up_no_start(
+    make_world: MakeWorld, tmp_path: Path
+) -> None:
+    """It waits for its turn over restarts; a start that asked about it first charged nothing, for
+    as long as the wallet had an error for that hash."""
+    world = await make_world()
+    await world.rebuilder.run_once(world.clock.now())
+    await order(world, wallet=False)
+    await world.sync.run_once(world.clock.now())
+    engine = await backup(world, tmp_path / "copy.sqlite")
+    other = await reborn_on(world, engine)
+    await other.rebuilder.run_once(other.clock.now())
+    await other.settle_down()
+    (request,) = await other.requests()
+    other.payee.settle(request.payment_hash)
+    await other.pass_time(300, step=60)
+    await world.lease.take()
+    await world.settle_down()
+    world.payee.down = True
+    await world.pass_time(2 * 86_400, step=21_600)
+    await world.reconciler.run_once(world.clock.now())
+    again = await world.reborn(rebuild=False)
+    again.payee.down = True
+    await again.rebuilder.run_once(again.clock.now())
+    assert again.rebuilder.done
+    async with again.rt.unit() as unit:
+        assert await taken_up_later.waiting(unit.tx)
+    again.payee.down = False
+    assert await again.rebuilder.run_once(again.clock.now()) == 1
+    await engine.close()
+
+
 @pytest.mark.parametrize("home", ["credit", "another invoice"])
 async def test_m9_money_that_found_its_home_before_the_restore_pays_nothing_else(
     make_world: MakeWorld, tmp_path: Path, home: str

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from billing.model import HostedRelay, InboxEvent, RelayState
+from billing.plans import Catalogue
 from billing.ports import RelayUnreachable
 from billing.store import sweeps, tenants
 from bot.dm.texts import render
@@ -306,6 +307,20 @@ async def test_with_credit_the_last_relay_ends_now_and_what_is_left_is_credit(
     await world.pass_time(120, step=30)
     last = (await world.invoices())[-1]
     assert last.amount_due_minor == 400 - facts["credit_minor"]
+
+
+async def test_a_relay_can_be_stopped_whose_plan_is_configured_no_more(
+    make_world: MakeWorld,
+) -> None:
+    world = await make_world()
+    world.stop_policy = "now_with_credit"
+    world._build()
+    await have_relays(world, "alice")
+    left = [plan for plan in world.catalogue.paid if plan.id != "basic"]
+    world.orders.catalogue = Catalogue(left)
+    told = await say(world, "stop", confirmed=True)
+    assert not told.get("credited")
+    assert (await relay(world)).stops_at is not None
 
 
 async def test_never_credit_for_time_never_paid(make_world: MakeWorld) -> None:
