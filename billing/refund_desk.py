@@ -12,7 +12,7 @@ from billing.model import ConnectionState, Invoice, Settlement, SettlementState
 from billing.money import fiat_to_msat, format_fiat
 from billing.ports import Quoter, StripeGateway
 from billing.refund_end import end_refund
-from billing.refund_memory import take_up_refunds
+from billing.refund_memory import refunds_in, take_up_refunds
 from billing.refunds import (
     DOUBLE_S,
     FINAL,
@@ -131,19 +131,21 @@ class RefundDesk:
 
     async def decide(self, refund_id: str, *, paid: bool, reason: str) -> Refund:
         """The operator's word in place of a spending wallet that is gone. Raises `RefundRefused`
-        while it may still be under way. One that is pending counts, once it has a payment hash:
-        another life may have sent it, and only that wallet could say."""
+        while it may still be under way. One that is pending counts, once it has a payment hash or a
+        note at Stripe: another life may have sent it, and only that wallet could say. What is noted
+        there may be younger than what we know, and is waited for as well."""
+        noted = await self._noted_expiries(refund_id)
         async with self.rt.unit() as unit:
             refund = await refunds.get(unit.tx, refund_id)
             if refund is None:
                 raise RefundRefused(refund_id, "there is no such refund")
-            if refund.state in FINAL or refund.payment_hash is None:
+            if refund.state in FINAL or (refund.payment_hash is None and not noted):
                 raise RefundRefused(refund_id, f"it is {refund.state.value}, nothing to decide")
             if paid and refund.state is RefundState.PENDING:
                 raise RefundRefused(
                     refund_id, "it was never seen to be sent; configure the wallet that sent it"
                 )
-            wait_s = undecided_until(refund) - unit.now
+            wait_s = undecided_until(refund, noted) - unit.now
             if wait_s > 0 and not paid:
                 raise RefundRefused(
                     refund_id, f"it may still arrive; ask again in {-(-wait_s // 60)} min"
@@ -164,6 +166,20 @@ class RefundDesk:
             return decided
 
     # --- checks -----------------------------------------------------------------------------------
+
+    async def _noted_expiries(self, refund_id: str) -> list[int]:
+        """When each payment request expires that is noted at Stripe of it, whoever did so."""
+        async with self.rt.unit() as unit:
+            refund = await refunds.get(unit.tx, refund_id)
+        if refund is None or refund.invoice_id is None or refund.way is not RefundWay.LIGHTNING:
+            return []
+        try:
+            view = await self.stripe.invoice(refund.invoice_id)
+        except StripeMissing:
+            # Then no note will ever be read again, and what we know ourselves has to do.
+            return []
+        found = refunds_in(view.metadata)
+        return [noted.expires_at for noted in found if noted.refund_id == refund_id]
 
     async def _left(self, invoice: Invoice) -> tuple[int, str, Refunds]:
         try:

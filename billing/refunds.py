@@ -261,10 +261,13 @@ def _read_unpaid(refund: Refund, *, now: int) -> OutgoingReading:
     return OutgoingReading(seen, since, count)
 
 
-def undecided_until(refund: Refund) -> int:
-    """Until then a payment that was sent may still arrive, whatever anybody says."""
-    assert refund.expires_at is not None
-    return refund.expires_at + REFUND_MARGIN_S
+def undecided_until(refund: Refund, noted: Sequence[int] = ()) -> int:
+    """Until then a payment that was sent may still arrive, whatever anybody says. `noted`: expiries
+    of what other lives may have sent for it."""
+    expiries = list(noted)
+    if refund.expires_at is not None:
+        expiries.append(refund.expires_at)
+    return max(expiries) + REFUND_MARGIN_S
 
 
 _EARLY_S: Final = (2, 5, 10, 30, 60, 60, 120)

@@ -342,6 +342,62 @@ async def test_m1_a_refund_that_another_spending_wallet_sent_is_asked_of_that_on
     assert world.refund_wallets.written == []
 
 
+async def noted_by_another_life(world: World, refund: Refund, spender: str) -> Bolt11:
+    """Its hash stands at Stripe; this database knows nothing of it."""
+    made = await world.refund_wallets.make_invoice(4_000_000, "in the other life", 3600)
+    assert isinstance(made, Bolt11)
+    memory = RefundMemory(world.rt, world.stripe)
+    await memory.note(refund, made.payment_hash, made.expires_at, spender)
+    return made
+
+
+async def test_m7_a_taken_up_refund_of_a_wallet_that_is_gone_ends_by_the_operators_word(
+    world: World, tmp_path: Path
+) -> None:
+    """It has no hash of its own, and no wallet configured here can say what became of the noted."""
+    invoice_id = await paid_by_wallet(world)
+    engine = await backup(world, tmp_path / "old.sqlite")
+    ordered = await world.refund_desk.refund(invoice_id, None, None, "in the other life")
+    await noted_by_another_life(world, ordered, "0d" * 32)
+    again = await world.reborn(engine)
+    await again.pass_time(HOUR_S, step=600)
+    taken_up = await refund_of(again, invoice_id)
+    assert (taken_up.id, taken_up.state) == (ordered.id, RefundState.PENDING)
+    assert (taken_up.payment_hash, taken_up.expires_at) == (None, None)
+    with pytest.raises(RefundRefused, match="may still arrive"):
+        await again.refund_desk.decide(ordered.id, paid=False, reason="wallet gone")
+    await again.pass_time(4 * HOUR_S, step=HOUR_S)
+    with pytest.raises(RefundRefused, match="never seen"):
+        await again.refund_desk.decide(ordered.id, paid=True, reason="who knows")
+    ended = await again.refund_desk.decide(ordered.id, paid=False, reason="wallet gone")
+    assert ended.state is RefundState.FAILED
+    await again.refund_desk.refund(invoice_id, None, None, "in this life")
+    await again.settle_down()
+    assert (await refund_of(again, invoice_id)).state is RefundState.DONE
+    assert len(again.refund_wallets.written) == 1
+    await engine.close()
+
+
+async def test_m1_a_pending_refund_is_not_called_failed_while_anothers_note_is_younger(
+    world: World,
+) -> None:
+    """Its own hash expired long ago; what the other bot noted later may be paid still."""
+    invoice_id = await paid_by_wallet(world)
+    world.refund_wallets.spender_answers = False
+    refund = await world.refund_desk.refund(invoice_id, None, None, "r")
+    await world.refunds.run_once(world.clock.now())
+    own = await refund_of(world, invoice_id)
+    assert own.expires_at is not None
+    world.clock.advance(3 * HOUR_S)
+    await noted_by_another_life(world, refund, "0d" * 32)
+    world.clock.advance(own.expires_at + 3 * HOUR_S + 60 - world.clock.now())
+    with pytest.raises(RefundRefused, match="may still arrive"):
+        await world.refund_desk.decide(refund.id, paid=False, reason="not in its list")
+    world.clock.advance(3 * HOUR_S)
+    ended = await world.refund_desk.decide(refund.id, paid=False, reason="not in its list")
+    assert ended.state is RefundState.FAILED
+
+
 @pytest.mark.parametrize("paid", [True, False])
 @pytest.mark.parametrize("by", ["rebuild", "the desk"])
 async def test_m1_a_refund_that_this_database_never_knew_is_taken_up_from_stripe(
