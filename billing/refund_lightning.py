@@ -157,6 +157,9 @@ class LightningRefunds:
             raise PurserError(refund.id, f"the tenant's wallet made no payment request: {reason}")
         if made.amount_msat != refund.amount_msat:
             raise PurserError(refund.id, "the tenant's wallet asks for another amount (K10)")
+        if refund.payment_hash is not None:
+            # Not sent, says `_was_sent`. Not earlier: the note names the wallet that can say so.
+            await self.memory.forget(refund)
         try:
             async with self.rt.unit() as unit:
                 if await payments.request_by_hash(unit.tx, made.payment_hash) is not None:

@@ -141,6 +141,23 @@ class RefundMemory:
             await self.stripe.annotate_invoice(op.id, refund.invoice_id, own)
         raise PurserError(refund.id, "another bot noted it at Stripe beside us")
 
+    async def forget(self, refund: Refund) -> None:
+        """Clear our own notes of `refund.payment_hash`, which was just shown not to be sent, before
+        another hash takes its place: later they would read as another life's. Found by what they
+        say, not by their key: older versions named it otherwise. Raises the gateway's errors."""
+        assert refund.invoice_id is not None
+        view = await self.stripe.invoice(refund.invoice_id)
+        own = {
+            key: ""
+            for key, value in view.metadata.items()
+            for noted in refunds_in({key: value})
+            if noted.refund_id == refund.id and noted.payment_hash == refund.payment_hash
+        }
+        if not own:
+            return
+        async with operations.absolute(self.rt, "unnote_refund", refund.id, result="called") as op:
+            await self.stripe.annotate_invoice(op.id, refund.invoice_id, own)
+
 
 def _key(refund: Refund, payment_hash: str) -> str:
     return f"{KEY}{refund.id[-12:]}_{payment_hash[:13]}"

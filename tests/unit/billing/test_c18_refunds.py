@@ -10,9 +10,10 @@ import pytest
 from billing.audit import Auditor
 from billing.errors import StripeUnavailable
 from billing.model import OutboxMessage
+from billing.payments import PROBE_FRESH_S
 from billing.rates import Rate
 from billing.refund_desk import RefundRefused
-from billing.refund_memory import RefundMemory
+from billing.refund_memory import KEY, RefundMemory, refunds_in
 from billing.refunds import Refund, RefundState, RefundWay
 from billing.store.migrate import migrate
 from billing.store.open import open_engine
@@ -468,6 +469,70 @@ async def test_m1_the_hash_stands_at_stripe_before_it_can_be_paid(world: World) 
     refund = await refund_of(world, invoice_id)
     metadata = world.stripe.books.invoices[invoice_id].metadata
     assert any(str(refund.payment_hash) in value for value in metadata.values())
+
+
+async def noted_and_not_sent(world: World) -> Refund:
+    """The probe was too old when its hash stood at Stripe."""
+    invoice_id = await paid_by_wallet(world)
+
+    def late(name: str, arguments: object) -> None:
+        if name == "annotate_invoice":
+            world.clock.advance(PROBE_FRESH_S + 1)
+
+    world.stripe.after = late
+    await world.refund_desk.refund(invoice_id, None, None, "r")
+    await world.refunds.run_once(world.clock.now())
+    world.stripe.after = lambda name, arguments: None
+    refund = await refund_of(world, invoice_id)
+    assert "too long" in (refund.problem or "")
+    noted = await RefundMemory(world.rt, world.stripe).noted(refund)
+    assert noted is not None
+    assert noted.payment_hash == refund.payment_hash
+    return refund
+
+
+@pytest.mark.parametrize("version", ["this", "older"])
+async def test_m7_our_own_earlier_note_is_not_taken_for_another_lifes(
+    world: World, version: str
+) -> None:
+    """Noted and not sent; then another hash was stored, and our wallet was silent."""
+    first = await noted_and_not_sent(world)
+    assert first.invoice_id is not None
+    if version == "older":
+        metadata = world.stripe.books.invoices[first.invoice_id].metadata
+        (key,) = [key for key in metadata if key.startswith(KEY)]
+        metadata[f"{KEY}{first.id[-24:]}"] = metadata.pop(key)
+    wallets = world.refund_wallets
+    wallets.spender_answers = False
+    world.clock.advance(600)
+    await world.lease.take()
+    await world.refunds.run_once(world.clock.now())
+    second = await refund_of(world, first.invoice_id)
+    assert second.payment_hash not in (None, first.payment_hash)
+    wallets.spender_answers = True
+    await world.pass_time(600, step=60)
+    ended = await refund_of(world, first.invoice_id)
+    assert ended.state is RefundState.DONE
+    assert wallets.written == [ended.payment_hash]
+    await is_true(world)
+
+
+async def test_m1_a_note_stands_until_another_hash_is_stored_and_anothers_note_stays(
+    world: World,
+) -> None:
+    """It names the wallet that can say what became of it."""
+    refund = await noted_and_not_sent(world)
+    assert refund.invoice_id is not None
+    memory = RefundMemory(world.rt, world.stripe)
+    world.refund_wallets.tenant_answers = False
+    await world.pass_time(HOUR_S, step=600)
+    assert await memory.noted(refund) is not None
+    metadata = world.stripe.books.invoices[refund.invoice_id].metadata
+    (note,) = [value for key, value in metadata.items() if key.startswith(KEY)]
+    metadata[f"{KEY}another"] = note.replace(str(refund.payment_hash), "ab" * 32)
+    await memory.forget(refund)
+    (left,) = refunds_in(metadata)
+    assert left.payment_hash == "ab" * 32
 
 
 async def test_m3_a_prepared_hash_is_asked_for_before_another_is_made(world: World) -> None:
