@@ -43,6 +43,7 @@ from billing.parallel import by_group
 from billing.ports import Quoter
 from billing.standing import restore
 from billing.store import dunning, invoices, payments, spends, tenants
+from billing.turns import going_on
 from billing.unit import Runtime, Unit
 
 log = structlog.stdlib.get_logger("purser")
@@ -200,6 +201,7 @@ class Dunner:
         attempts = await payments.attempts_of(unit.tx, invoice_id)
         relays = await invoices.relays_of(unit.tx, invoice_id)
         others = await dunning.open_of_tenant(unit.tx, window.tenant)
+        older = takewhile(lambda other: other.invoice_id != invoice_id, others)
         situation = Situation(
             window=window,
             clock=await dunning.clock(unit.tx),
@@ -210,16 +212,10 @@ class Dunner:
             is_under_way=any(attempt.is_live for attempt in attempts),
             has_money_in_hand=await money_in_hand(unit, requests)
             or await spends.live(unit.tx, invoice_id) is not None,
-            has_older=self._has_older(others, invoice_id),
+            has_older=bool(going_on(older, self.policy)),
             is_paid_since=await _is_paid_since(unit, relays),
         )
         return decide(situation, self.policy)
-
-    def _has_older(self, windows: list[Window], invoice_id: str) -> bool:
-        """One whose timeline is over holds nobody up: it takes nothing more, and waits for ever
-        where the operator's timeline has no end."""
-        older = takewhile(lambda window: window.invoice_id != invoice_id, windows)
-        return any(self.policy.after(window.day) for window in older)
 
     async def _rest(self, unit: Unit, window: Window, verdict: Close | Wait) -> None:
         if isinstance(verdict, Close):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from billing.dunning import Policy, Window, plan_of
 from billing.model import RelayState
 from billing.store import dunning, invoices
+from billing.turns import whose_turn
 from billing.unit import Fact, Unit
 
 
@@ -23,6 +24,6 @@ async def outlook(unit: Unit, window: Window, policy: Policy) -> dict[str, Fact]
 
 
 async def next_for(unit: Unit, tenant: str, policy: Policy) -> dict[str, Fact]:
-    """Of the oldest unpaid invoice, whose turn it is; empty when nothing is overdue."""
-    windows = await dunning.open_of_tenant(unit.tx, tenant)
-    return await outlook(unit, windows[0], policy) if windows else {}
+    """Of the unpaid invoice whose turn it is; empty when nothing is overdue."""
+    window = await whose_turn(unit, tenant, policy)
+    return {} if window is None else await outlook(unit, window, policy)

@@ -1,4 +1,4 @@
-"""A tenant's one promise to pay: the timeline of the oldest unpaid invoice waits some days."""
+"""A tenant's one promise to pay: the timeline of the invoice whose turn it is waits some days."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from billing.desk import Command, Desk, answer
 from billing.dunning import DAY_S, DunningClock, Policy, Window, paused
 from billing.outlook import outlook
 from billing.store import dunning
+from billing.turns import whose_turn
 from billing.unit import Unit
 
 MAX_DIGITS: Final = 3
@@ -28,26 +29,26 @@ class Promises:
                 return
             most = self.policy.promise_max_days
             days = int(text) if text.isdecimal() and len(text) <= MAX_DIGITS else 0
-            windows = await dunning.open_of_tenant(unit.tx, command.sender)
-            if not windows:
+            window = await whose_turn(unit, command.sender, self.policy)
+            if window is None:
                 await answer(unit, command, "promise_needless")
             elif most == 0 or not 1 <= days <= most:
                 await answer(unit, command, "promise_too_long", most=most)
-            elif windows[0].promised_at is not None:
-                facts = await outlook(unit, windows[0], self.policy)
+            elif window.promised_at is not None:
+                facts = await outlook(unit, window, self.policy)
                 await answer(unit, command, "promise_again", request_id=None, **facts)
             else:
                 clock = await dunning.clock(unit.tx)
                 # What the operator gave stays, whichever came first.
-                left_s = windows[0].pause_s - paused(windows[0], clock)
-                await pause(unit, windows[0], clock, left_s + days * DAY_S, is_promise=True)
+                left_s = window.pause_s - paused(window, clock)
+                await pause(unit, window, clock, left_s + days * DAY_S, is_promise=True)
                 await unit.record(
                     "dunning.promised",
                     tenant=command.sender,
-                    subject=windows[0].invoice_id,
+                    subject=window.invoice_id,
                     days=days,
                 )
-                window = await dunning.get(unit.tx, windows[0].invoice_id)
+                window = await dunning.get(unit.tx, window.invoice_id)
                 assert window is not None
                 facts = await outlook(unit, window, self.policy)
                 await answer(unit, command, "promised", request_id=None, days=days, **facts)

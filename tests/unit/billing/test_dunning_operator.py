@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from billing.dunning import DAY_S, Action
 from billing.mass_failure import is_mass_failure
 from billing.model import Invoice, Rail, RelayState
 from billing.store import dunning
@@ -18,6 +19,7 @@ from bot.dm.texts import render
 from tests.unit.billing.dunned import (
     alarms,
     days,
+    order,
     renewal,
     said,
     state,
@@ -27,7 +29,7 @@ from tests.unit.billing.dunned import (
     unpaid,
     windows,
 )
-from tests.world import World
+from tests.world import ALICE, World
 
 
 def operator_of(world: World) -> LocalOperator:
@@ -77,6 +79,34 @@ async def test_a_promise_takes_nothing_from_what_an_operator_gave(world: World) 
     assert await state(world) is RelayState.ACTIVE
     await days(world, 5)
     assert await state(world) is RelayState.LIMITED
+
+
+async def test_a_promise_and_status_are_of_the_invoice_whose_turn_it_is(world: World) -> None:
+    """Without an end the oldest stays open when it is over for good: its pause answered "promised"
+    while the younger one went on, and its one promise was the tenant's last."""
+    steps = tuple(s for s in world.timeline.steps if s.action is not Action.END)
+    policy = type(world.timeline)(steps=steps)
+    world.dunner.policy = world.accounts.policy = world.promises.policy = policy
+    await unpaid(world)
+    await world.promises.promise(await world.command("promise"), "1")
+    await days(world, 20)
+    assert await state(world) is RelayState.STOPPED
+    world.payer.behaviour = "pays"
+    await order(world, "berta")
+    await world.pass_time(60, step=10)
+    world.payer.behaviour = "refuses"
+    await days(world, 15)
+    assert [w.day for w in await windows(world)] == [10, 3]
+    await world.promises.promise(await world.command("promise"), "5")
+    await world.accounts.status(await world.command("status"))
+    assert [w.pause_s // DAY_S for w in await windows(world)] == [0, 5]
+    (*_, promised, status) = await world.messages(ALICE)
+    assert promised[0] == "promised"
+    assert [row["action"] for row in status[1]["coming"]] == ["limit", "stop"]
+    await days(world, 5)
+    assert await state(world, 1) is RelayState.ACTIVE
+    await days(world, 6)
+    assert await state(world, 1) is RelayState.STOPPED
 
 
 async def test_an_operator_may_count_a_message_as_delivered(world: World) -> None:
