@@ -43,7 +43,7 @@ from billing.parallel import by_group
 from billing.ports import Quoter
 from billing.standing import restore
 from billing.store import dunning, invoices, payments, spends, tenants
-from billing.turns import going_on
+from billing.turns import going_on, is_paid_since
 from billing.unit import Runtime, Unit
 
 log = structlog.stdlib.get_logger("purser")
@@ -212,8 +212,8 @@ class Dunner:
             is_under_way=any(attempt.is_live for attempt in attempts),
             has_money_in_hand=await money_in_hand(unit, requests)
             or await spends.live(unit.tx, invoice_id) is not None,
-            has_older=bool(going_on(older, self.policy)),
-            is_paid_since=await _is_paid_since(unit, relays),
+            has_older=bool(await going_on(unit, older, self.policy)),
+            is_paid_since=await is_paid_since(unit, relays),
         )
         return decide(situation, self.policy)
 
@@ -333,12 +333,3 @@ async def _going_on(unit: Unit, pubkey: str) -> list[str]:
         and not relay.is_lapsed
         and relay.plan not in unit.free_plans
     ]
-
-
-async def _is_paid_since(unit: Unit, relays: list[HostedRelay]) -> bool:
-    for relay in relays:
-        if relay.was_brought_up:
-            newest = (await invoices.of_relay(unit.tx, relay.id))[-1]
-            if newest.status == "paid":
-                return True
-    return False

@@ -11,7 +11,8 @@ from billing.dunning import DAY_S, Action
 from billing.errors import StripeUnavailable
 from billing.model import RelayState
 from billing.money import format_sats
-from billing.store import operations, spends
+from billing.promises import pause
+from billing.store import dunning, operations, spends
 from billing.store.spends import CreditSpend
 from tests.fakes import stripe_books
 from tests.fakes.stripe_books import Invoice as StripeInvoice
@@ -284,16 +285,18 @@ async def away(*args: object, **more: object) -> None:
 # --- several invoices ---------------------------------------------------------------------------
 
 
+async def give_time(world: World, count: int) -> None:
+    """So many days more for the oldest."""
+    oldest = (await windows(world))[0]
+    async with world.rt.unit() as unit:
+        await pause(unit, oldest, await dunning.clock(unit.tx), count * DAY_S)
+
+
 async def two_unpaid(world: World) -> None:
     """Two months unpaid, since the operator gave time in the first."""
     await unpaid(world)
     await days(world, 12)
-    clock = (await windows(world))[0]
-    async with world.rt.unit() as unit:
-        from billing.promises import pause
-        from billing.store import dunning
-
-        await pause(unit, clock, await dunning.clock(unit.tx), 40 * DAY_S)
+    await give_time(world, 40)
     await days(world, 22)
     assert [w.day for w in await windows(world)] == [10, None]
     await days(world, 4)
@@ -373,6 +376,28 @@ async def test_m12_a_timeline_without_an_end_holds_up_no_younger_invoice(world: 
     world.payer.behaviour = "refuses"
     await days(world, 45)
     assert await state(world, 1) is RelayState.STOPPED
+
+
+async def test_m12_an_end_that_a_later_payment_keeps_away_holds_up_no_younger_invoice(
+    world: World,
+) -> None:
+    """Who paid each newest month was never dunned for the one between, whatever else it carries."""
+    await unpaid(world)
+    await days(world, 12)
+    await give_time(world, 40)
+    world.payer.behaviour = "pays"
+    await order(world, "berta")
+    await world.pass_time(60, step=10)
+    world.payer.behaviour = "refuses"
+    await days(world, 50)
+    assert [w.day for w in await windows(world)] == [10, None, None]
+    newest = list(world.stripe.books.invoices.values())[-1]
+    world.stripe.books.mark_paid(newest, off_stripe=True)
+    await days(world, 15)
+    assert [w.day for w in await windows(world)] == [10, 10]
+    assert [await state(world, index) for index in range(2)] == [RelayState.STOPPED] * 2
+    await days(world, 9)
+    assert [w.day for w in await windows(world)] == [10, 10]
 
 
 # --- what it must not touch -----------------------------------------------------------------------
