@@ -24,7 +24,9 @@ async def test_a_timeline_in_jumps_and_the_way_back(scene: Scene) -> None:
     taken_msat = tenant.wallet.drain()
     await scene.advance()
     message = await tenant.hear("To pay: $5.00 = 5 000 sats")
-    text = await later(scene, tenant, 5, "is due since")
+    # On a busy machine the invoice is seen in the middle of the jump, whose rest counts as time.
+    early = [told.text for told in tenant.client.heard if "is due since" in told.text]
+    text = early[0] if early else await later(scene, tenant, 5, "is due since")
     assert "alice is limited on" in text
     await later(scene, tenant, 25, "A reminder")
     await later(scene, tenant, 49, "A reminder")
