@@ -181,12 +181,19 @@ def _customers(store: StoreSide, stripe: StripeSide) -> Iterator[Difference]:
         pubkey = other.metadata.get(PUBKEY_KEY)
         # One whose making was cut short before it was stored is found by its key at the next
         # order; without a balance there is nothing to compare until then.
-        if pubkey in stored and (stored[pubkey] is not None or other.balance_minor):
+        balance = f"its balance is {_credit({other.currency or '': other.balance_minor})}"
+        if pubkey in stored and stored[pubkey] is not None:
             text = (
                 f"a customer at Stripe carries this tenant's key, but theirs is {stored[pubkey]}: "
-                f"its balance is {_credit({other.currency or '': other.balance_minor})}"
+                f"{balance}"
             )
             yield Difference("customer_twice", other.id, pubkey, text)
+        elif pubkey in stored and other.balance_minor:
+            text = (
+                "a customer at Stripe carries this tenant's key and is not known here (a restored "
+                f"backup): {balance}; their next order takes it up"
+            )
+            yield Difference("customer_unknown", other.id, pubkey, text)
 
 
 def _out_of_band(store: StoreSide, stripe: StripeSide) -> Iterator[Difference]:

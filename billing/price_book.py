@@ -23,7 +23,8 @@ class PriceBook:
 
     async def of(self, plan_ids: Iterable[str]) -> dict[str, str]:
         """Price ids by plan id. Raises the gateway's errors, and `PurserError` for a free plan."""
-        return {plan_id: await self._of(plan_id) for plan_id in plan_ids}
+        # In one order always: a seed of the simulation is the same life in every process.
+        return {plan_id: await self._of(plan_id) for plan_id in sorted(set(plan_ids))}
 
     async def _of(self, plan_id: str) -> str:
         if plan_id not in self.known:
