@@ -48,7 +48,9 @@ def is_beyond_help(world: SimWorld, row: Difference) -> bool:
 def is_forgotten_credit(world: SimWorld, row: Difference) -> bool:
     """An operator's credit or balance refund that only the lost database knew: the audit names it,
     and docs/operations.md says so."""
-    if row.what not in ("customer_balance", "customer_unknown") or not world.counts["backup_restored"]:
+    if not world.counts["backup_restored"]:
+        return False
+    if row.what not in ("customer_balance", "customer_unknown"):
         return False
     known = {
         name
