@@ -109,8 +109,8 @@ class OutsideStripe:
         self.books.tell_of = watched_tell_of  # type: ignore[method-assign]
 
     def settle(self, invoice: Invoice) -> None:
-        """A card payment in progress comes to its end."""
-        if invoice.card != "in_progress" or invoice.status != "open":
+        """A card payment in progress comes to its end, written off or not: a bank does not know."""
+        if invoice.card != "in_progress" or invoice.status not in ("open", "uncollectible"):
             return
         if self.world.rng.random() < 0.6:
             invoice.card = "paid"
