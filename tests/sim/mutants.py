@@ -378,7 +378,7 @@ def _all(*patches: Any) -> Iterator[None]:
 WITHIN: dict[Callable[[], Any], int] = {
     unknown_is_failed: 30,
     intent_after_effect: 20,
-    in_flight_failed_on_restart: 100,
+    in_flight_failed_on_restart: 400,
     new_request_before_death: 30,
     key_from_arguments: 60,
     payload_trusted: 60,
