@@ -325,16 +325,35 @@ def _seats(world: SimWorld) -> None:
             )
 
 
+def _is_over(world: SimWorld, relay_id: str, invoice_id: str) -> bool:
+    """What was written off and will not be paid: its timeline took the relay, which a later payment
+    brought back; or it was an order that gave nothing, and the relay was ordered once more."""
+    ended = world.connection.execute(
+        "SELECT 1 FROM dunning_windows WHERE invoice_id = ? AND outcome = 'ended'", (invoice_id,)
+    ).fetchone()
+    return bool(
+        ended
+        or world.connection.execute(
+            "SELECT 1 FROM invoices o JOIN invoice_relays l ON l.relay_id = ? "
+            "JOIN invoices i ON i.id = l.invoice_id WHERE o.id = ? AND i.status = 'paid' "
+            "AND o.billing_reason <> 'subscription_cycle' AND i.created_at > o.created_at",
+            (relay_id, invoice_id),
+        ).fetchone()
+    )
+
+
 def _nobody_free_for_ever(world: SimWorld) -> None:
     """A relay that is up owes nothing for longer than the timeline allows."""
     limit_s = max(step.day for step in world.timeline.steps) * DAY_S + GRACE_S
     books = world.stripe.books.invoices
-    for name, invoice_id in world.connection.execute(
-        "SELECT r.name, l.invoice_id FROM hosted_relays r JOIN invoice_relays l "
+    for name, invoice_id, relay_id in world.connection.execute(
+        "SELECT r.name, l.invoice_id, r.id FROM hosted_relays r JOIN invoice_relays l "
         "ON l.relay_id = r.id WHERE r.state IN ('active', 'limited') AND r.plan <> 'free'"
     ):
         invoice = books.get(invoice_id)
         if invoice is None or invoice.status not in ("open", "uncollectible"):
+            continue
+        if invoice.status == "uncollectible" and _is_over(world, relay_id, invoice_id):
             continue
         age_s = world.counted_s(world.opened_at[invoice_id])
         if age_s > limit_s:
