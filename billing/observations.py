@@ -221,15 +221,12 @@ async def apply_outcome(
         case Settled(preimage=preimage):
             await _keep_outcome(unit, attempt, "SETTLED", None, preimage)
             await observe_attempt(rt, unit, attempt, AttemptSeen.PAYER_SETTLED)
-        case Refused(code=code, reason=reason) if attempt.writes > 1:
-            # Of one copy of the request: the other may be paid this very moment (M5).
-            await _keep_outcome(unit, attempt, code, reason, None)
-            await observe_attempt(rt, unit, attempt, AttemptSeen.PAYER_UNKNOWN)
-        case Refused(code=code, reason=reason):
+        case Refused(code=code, reason=reason) if attempt.writes <= 1:
             await observe_attempt(
                 rt, unit, attempt, AttemptSeen.PAYER_REFUSED, outcome=code, reason=reason
             )
-        case Unknown(code=code, reason=reason):
+        case Refused(code=code, reason=reason) | Unknown(code=code, reason=reason):
+            # A refusal of one copy of the request: the other may be paid this very moment (M5).
             await _keep_outcome(unit, attempt, code, reason, None)
             await observe_attempt(rt, unit, attempt, AttemptSeen.PAYER_UNKNOWN)
         case _:

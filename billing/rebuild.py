@@ -302,11 +302,10 @@ class Rebuilder:
     ) -> int:
         async with self.rt.unit() as unit:
             request = await adopt_request(self.rt, unit, payee, invoice, noted)
-        if request is None:
-            # Another one of this invoice is open here: once that is decided this one's turn comes.
-            async with self.rt.unit() as unit:
+            if request is None:
+                # Another one of this invoice is open here: its turn comes once that is decided.
                 await taken_up_later.add(unit.tx, view.id)
-            return 0
+                return 0
         if await self.resolver.resolve(request) is not RequestState.SETTLED:
             log.info("rebuild.watched", subject=request.id, invoice=invoice.id)
         return 1
@@ -319,9 +318,8 @@ class Rebuilder:
             waiting = await taken_up_later.waiting(unit.tx)
         for invoice_id in waiting:
             async with self.rt.unit() as unit:
-                requests = await payments.requests_of(unit.tx, invoice_id)
-            if any(request.state is RequestState.OPEN for request in requests):
-                continue
+                if await _has_open(unit, invoice_id):
+                    continue
             try:
                 count += await self._take_up_requests(await self.stripe.invoice(invoice_id))
             except StripeMissing:
@@ -331,8 +329,7 @@ class Rebuilder:
                 log.warning("rebuild.waits", subject=invoice_id, error=error.what)
                 continue
             async with self.rt.unit() as unit:
-                requests = await payments.requests_of(unit.tx, invoice_id)
-                if not any(request.state is RequestState.OPEN for request in requests):
+                if not await _has_open(unit, invoice_id):
                     await taken_up_later.drop(unit.tx, invoice_id)
         return count
 
@@ -381,6 +378,11 @@ def _seats(view: SubscriptionView | None) -> Counter[str]:
         if plan is not None:
             seats[plan] += item.quantity
     return seats
+
+
+async def _has_open(unit: Unit, invoice_id: str) -> bool:
+    requests = await payments.requests_of(unit.tx, invoice_id)
+    return any(request.state is RequestState.OPEN for request in requests)
 
 
 def _money_in(answer: LookupAnswer) -> int:

@@ -29,14 +29,16 @@ from wallet.bolt11 import Bolt11
 HOUR_S = 3600
 
 
-async def configure(world: World) -> None:
+async def configure(world: World, name: str = "conn_spender", key: str = "ef" * 32) -> None:
+    """A spending wallet in place of the one before, if any."""
     async with world.rt.unit() as unit:
+        await unit.tx.execute("refunds.end_spender", now=unit.now)
         await unit.tx.execute(
             "refunds.insert_spender",
-            id="conn_spender",
+            id=name,
             sealed_uri="sealed",
-            wallet_pubkey="ef" * 32,
-            masked="nwc efef…",
+            wallet_pubkey=key,
+            masked=f"nwc {key[:4]}…",
             created_at=unit.now,
         )
 
@@ -328,16 +330,7 @@ async def test_m1_a_refund_that_another_spending_wallet_sent_is_asked_of_that_on
     waiting = await refund_of(world, invoice_id)
     assert (waiting.state, world.refund_wallets.written) == (RefundState.PENDING, [])
     assert "not configured here" in (waiting.problem or "")
-    async with world.rt.unit() as unit:
-        await unit.tx.execute("refunds.end_spender", now=unit.now)
-        await unit.tx.execute(
-            "refunds.insert_spender",
-            id="conn_other_spender",
-            sealed_uri="sealed",
-            wallet_pubkey="0d" * 32,
-            masked="nwc 0d0d…",
-            created_at=unit.now,
-        )
+    await configure(world, "conn_other_spender", "0d" * 32)
     await world.pass_time(7200, step=600)
     assert (await refund_of(world, invoice_id)).spender_id == "conn_other_spender"
     assert world.refund_wallets.written == []

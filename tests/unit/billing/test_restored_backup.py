@@ -235,12 +235,8 @@ async def test_m9_two_bots_that_hold_the_same_money_book_it_once(
     await engine.close()
 
 
-async def test_m9_what_a_copy_beside_us_was_paid_is_booked_here_while_we_run(
-    make_world: MakeWorld, tmp_path: Path
-) -> None:
-    """The copy made the request, was paid and marked the invoice: ours heard of a paid invoice and
-    had no money for it in its books (simulation seeds 3438 and 5047)."""
-    world = await make_world()
+async def paid_to_a_copy(world: World, tmp_path: Path) -> tuple[World, MigratableEngine]:
+    """A copy beside us made the request, was paid and marked it: the copy and its database."""
     await world.rebuilder.run_once(world.clock.now())
     await order(world, wallet=False)
     await world.sync.run_once(world.clock.now())
@@ -251,6 +247,17 @@ async def test_m9_what_a_copy_beside_us_was_paid_is_booked_here_while_we_run(
     (request,) = await other.requests()
     other.payee.settle(request.payment_hash)
     await other.pass_time(300, step=60)
+    return other, engine
+
+
+async def test_m9_what_a_copy_beside_us_was_paid_is_booked_here_while_we_run(
+    make_world: MakeWorld, tmp_path: Path
+) -> None:
+    """The copy made the request, was paid and marked the invoice: ours heard of a paid invoice and
+    had no money for it in its books (simulation seeds 3438 and 5047)."""
+    world = await make_world()
+    other, engine = await paid_to_a_copy(world, tmp_path)
+    (request,) = await other.requests()
     assert [i.status for i in await other.invoices()] == ["paid"]
     await world.lease.take()
     await world.settle_down()
@@ -270,16 +277,7 @@ async def test_one_hash_that_our_wallet_cannot_judge_holds_up_no_start(
     """It waits for its turn over restarts; a start that asked about it first charged nothing, for
     as long as the wallet had an error for that hash."""
     world = await make_world()
-    await world.rebuilder.run_once(world.clock.now())
-    await order(world, wallet=False)
-    await world.sync.run_once(world.clock.now())
-    engine = await backup(world, tmp_path / "copy.sqlite")
-    other = await reborn_on(world, engine)
-    await other.rebuilder.run_once(other.clock.now())
-    await other.settle_down()
-    (request,) = await other.requests()
-    other.payee.settle(request.payment_hash)
-    await other.pass_time(300, step=60)
+    _, engine = await paid_to_a_copy(world, tmp_path)
     await world.lease.take()
     await world.settle_down()
     world.payee.down = True

@@ -285,13 +285,19 @@ async def test_k5_c9_what_is_not_terminal_is_never_orphaned(world: World, status
     assert [i.quantity for i in sub.items] == [2]
 
 
-async def test_with_credit_the_last_relay_ends_now_and_what_is_left_is_credit(
-    make_world: MakeWorld,
-) -> None:
+async def with_credit(make_world: MakeWorld) -> World:
+    """The operator's `stop = "now_with_credit"`, and one paid relay."""
     world = await make_world()
     world.stop_policy = "now_with_credit"
     world._build()
     await have_relays(world, "alice")
+    return world
+
+
+async def test_with_credit_the_last_relay_ends_now_and_what_is_left_is_credit(
+    make_world: MakeWorld,
+) -> None:
+    world = await with_credit(make_world)
     assert (await say(world, "stop", confirmed=True))["credited"]
     (sub,) = subscriptions(world)
     assert sub.status == "canceled"
@@ -312,10 +318,7 @@ async def test_with_credit_the_last_relay_ends_now_and_what_is_left_is_credit(
 async def test_a_relay_can_be_stopped_whose_plan_is_configured_no_more(
     make_world: MakeWorld,
 ) -> None:
-    world = await make_world()
-    world.stop_policy = "now_with_credit"
-    world._build()
-    await have_relays(world, "alice")
+    world = await with_credit(make_world)
     left = [plan for plan in world.catalogue.paid if plan.id != "basic"]
     world.orders.catalogue = Catalogue(left)
     told = await say(world, "stop", confirmed=True)
@@ -324,10 +327,7 @@ async def test_a_relay_can_be_stopped_whose_plan_is_configured_no_more(
 
 
 async def test_never_credit_for_time_never_paid(make_world: MakeWorld) -> None:
-    world = await make_world()
-    world.stop_policy = "now_with_credit"
-    world._build()
-    await have_relays(world, "alice")
+    world = await with_credit(make_world)
     world.payer.behaviour = "refuses"
     await world.pass_time(22 * DAY_S, step=DAY_S)
     assert (await world.invoices())[-1].status == "open"
@@ -354,10 +354,7 @@ async def test_m10_no_credit_for_a_period_whose_invoice_is_not_known_yet(
     make_world: MakeWorld,
 ) -> None:
     """The newest invoice that is known is paid, and pays for the period before (seed 7113)."""
-    world = await make_world()
-    world.stop_policy = "now_with_credit"
-    world._build()
-    await have_relays(world, "alice")
+    world = await with_credit(make_world)
     await renew_unheard(world)
     await world.settle_down()
     assert not (await say(world, "stop", confirmed=True))["credited"]
@@ -369,10 +366,7 @@ async def test_m10_no_credit_for_a_period_whose_invoice_is_not_known_yet(
 async def test_m10_nor_where_the_renewal_came_between_the_stop_and_its_end(
     make_world: MakeWorld,
 ) -> None:
-    world = await make_world()
-    world.stop_policy = "now_with_credit"
-    world._build()
-    await have_relays(world, "alice")
+    world = await with_credit(make_world)
     (sub,) = subscriptions(world)
     await world.pass_time(sub.period_end - 7200 - world.clock.billing_now(), step=DAY_S)
     await world.orders.stop(await world.command("stop"), "alice", confirmed=True)
