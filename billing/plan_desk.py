@@ -10,6 +10,7 @@ from billing.model import HostedRelay, RelayState, may_pay
 from billing.plan_changes import Provision, kind_of
 from billing.plan_model import PlanChange, PlanChangeState
 from billing.plans import Catalogue, Plan
+from billing.standing import is_owing
 from billing.store import invoices, plan_changes, tenants
 from billing.unit import Unit
 
@@ -186,7 +187,7 @@ class PlanDesk:
         if relay.state is RelayState.PENDING_PAYMENT:
             return "unpaid_order"
         carriers = await invoices.of_relay(unit.tx, relay.id)
-        owed = any(invoice.is_unpaid for invoice in carriers)
+        owed = is_owing(carriers)
         tenant = await tenants.get(unit.tx, relay.tenant)
         assert tenant is not None
         is_waiting = tenant.subscription_status in ("incomplete", "past_due", "unpaid")

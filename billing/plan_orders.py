@@ -12,6 +12,7 @@ from billing.model import Change, HostedRelay, RelayState, Tenant
 from billing.plan_changes import Provision
 from billing.plan_model import PlanChange, PlanChangeState
 from billing.plan_quotes import NotNow, Price, Pricer
+from billing.standing import is_owing
 from billing.store import invoices, tenants
 from billing.subscription_changes import new_change, store_change
 from billing.unit import Runtime, Unit
@@ -84,5 +85,5 @@ def _is_as_offered(plan_change: PlanChange, price: Price, *, is_later: bool) -> 
 async def _is_ready(unit: Unit, relay: HostedRelay) -> bool:
     """Up and paid for: a proration never credits time that was not paid."""
     carriers = await invoices.of_relay(unit.tx, relay.id)
-    owed = any(invoice.is_unpaid for invoice in carriers)
+    owed = is_owing(carriers)
     return relay.state is RelayState.ACTIVE and relay.is_renewed and not owed

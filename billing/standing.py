@@ -1,12 +1,31 @@
-"""Brings back relays that non-payment took, by what is still owed for each (C8, C29)."""
+"""Says what is still owed for a relay, and brings back what non-payment took of it (C8, C29)."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from billing.dunning import RESTORED, Policy, Window, allows_relay
 from billing.model import HostedRelay, Invoice, RelayState
 from billing.open_money import RENEWAL
 from billing.store import dunning, invoices, tenants
 from billing.unit import Unit
+
+
+def is_behind(carriers: Sequence[Invoice]) -> bool:
+    """A renewal is not paid, and nothing was paid for the relay since. `carriers`: the invoices
+    that carry it, oldest first."""
+    for invoice in reversed(carriers):
+        if invoice.status == "paid":
+            return False
+        if invoice.billing_reason == RENEWAL and invoice.status in ("open", "uncollectible"):
+            return True
+    return False
+
+
+def is_owing(carriers: Sequence[Invoice]) -> bool:
+    """Something can still be paid for the relay. What was written off is over once a later one was
+    paid, and an order that was written off gave nothing and is owed by nobody."""
+    return any(i.status in ("draft", "open") for i in carriers) or is_behind(carriers)
 
 
 async def owed_for(unit: Unit, relay: HostedRelay, *, besides: str) -> list[Invoice]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from billing import lapses
-from billing.model import HostedRelay, RelayState, Tenant
+from billing.model import HostedRelay, Invoice, RelayState, Tenant
 from billing.plan_model import PlanChangeState
 from billing.plans import Catalogue
-from billing.standing import owed_for
+from billing.standing import is_behind
 from billing.store import invoices, plan_changes, tenants
 from billing.unit import Runtime, Unit
 from billing.views import SubscriptionView
@@ -47,12 +47,13 @@ async def ended(
     for relay in await tenants.relays_of(unit.tx, tenant.pubkey):
         if relay.state in _NEVER_UP or not relay.is_renewed:
             continue
-        if relay.activated_at is not None and await owed_for(unit, relay, besides=""):
+        carriers = await invoices.of_relay(unit.tx, relay.id)
+        if relay.activated_at is not None and is_behind(carriers):
             # Cancelled over an unpaid renewal, as a Dashboard setting does after the last retry:
             # it is limited, stopped and ended by its timeline, and paying still brings it back.
             await lapses.request_lapse(unit, relay, None, "canceled unpaid")
             continue
-        stops_at = await _paid_until(unit, relay, period_end, catalogue)
+        stops_at = await _paid_until(unit, relay, carriers, period_end, catalogue)
         if stops_at is None or not await lapses.request_lapse(unit, relay, stops_at, "canceled"):
             continue
         lapsing.append(relay.name)
@@ -113,16 +114,19 @@ async def _tell(unit: Unit, relay: HostedRelay, subscription_id: str, stops_at: 
 
 
 async def _paid_until(
-    unit: Unit, relay: HostedRelay, period_end: int | None, catalogue: Catalogue | None
+    unit: Unit,
+    relay: HostedRelay,
+    carriers: list[Invoice],
+    period_end: int | None,
+    catalogue: Catalogue | None,
 ) -> int | None:
     """When a relay of a cancelled subscription stops: not before what was paid runs out (M13), and
     at once where nothing was. None: it is free and none of this subscription's business."""
     if catalogue is not None and catalogue.is_free(relay.plan):
         return None
-    carriers = await invoices.of_relay(unit.tx, relay.id)
     if not carriers:
         return None if catalogue is None else unit.billing_now
-    if any(invoice.is_unpaid for invoice in carriers):
+    if not any(invoice.status == "paid" for invoice in carriers):
         return unit.billing_now
     change = await plan_changes.live_of(unit.tx, relay.id)
     if change is not None and change.state is PlanChangeState.SCHEDULED and change.next_at:

@@ -121,6 +121,77 @@ async def test_c9_cancelled_at_stripe_it_runs_out_lapses_and_resume_orders_it_ag
     assert any("cancelled at Stripe" in what for what in await alarms(world))
 
 
+async def test_m13_an_order_written_off_long_ago_takes_nothing_that_was_paid_since(
+    world: World,
+) -> None:
+    """Its first order was marked uncollectible, the second was paid, and so were renewals: when the
+    subscription ended, the relay was cut off on that day (two simulated years, seed 1)."""
+    await have_relays(world, "berta")
+    world.payer.behaviour = "refuses"
+    await world.orders.new(await world.command("new"), "alice", "basic")
+    await world.settle_down()
+    written_off = (await world.invoices())[-1]
+    world.stripe.books.invoices[written_off.id].status = "uncollectible"
+    world.stripe.books.tell(
+        "invoice.marked_uncollectible", world.stripe.books.invoices[written_off.id]
+    )
+    await world.pass_time(26 * 3600, step=1800)
+    world.payer.behaviour = "pays"
+    await say(world, "resume")
+    await world.pass_time(120, step=30)
+    paid = await relay(world)
+    assert (paid.state, paid.is_renewed) == (RelayState.ACTIVE, True)
+    await world.plan_desk.ask(await world.command("plan"), "alice", "pro")
+    await world.settle_down()
+    assert (await kinds(world))[-1] == "plan_quote"
+    (sub,) = subscriptions(world)
+    world.stripe.books.cancel(sub)
+    await world.settle_down()
+    assert {r.stops_at for r in await world.relays()} == {sub.period_end}
+    assert world.host.is_up(paid.id)
+
+
+async def test_m13_an_upgrade_not_paid_yet_takes_nothing_when_its_subscription_ends(
+    world: World,
+) -> None:
+    await have_relays(world, "alice")
+    world.payer.behaviour = "refuses"
+    await world.plan_desk.ask(await world.command("plan"), "alice", "pro")
+    await world.settle_down()
+    quote = (await world.messages())[-1][1]
+    await world.plan_desk.confirm(await world.command("confirm"), quote["code"])
+    await world.settle_down()
+    assert (await world.invoices())[-1].status == "open"
+    (sub,) = subscriptions(world)
+    world.stripe.books.cancel(sub)
+    await world.settle_down()
+    after = await relay(world)
+    assert (after.state, after.stops_at) == (RelayState.ACTIVE, sub.period_end)
+
+
+async def test_m12_a_renewal_written_off_before_a_paid_one_leaves_no_relay_without_an_end(
+    world: World,
+) -> None:
+    """Its end is kept away for good by who paid the month after. Cancelled then, the relay had no
+    date on which to stop: it held its name for ever, and ran where the operator lets it."""
+    await have_relays(world, "alice")
+    world.payer.behaviour = "refuses"
+    await world.pass_time(25 * DAY_S, step=DAY_S)
+    (sub,) = subscriptions(world)
+    renewal = world.stripe.books.invoices[(await world.invoices())[-1].id]
+    renewal.status = "uncollectible"
+    world.stripe.books.tell("invoice.marked_uncollectible", renewal)
+    await world.settle_down()
+    world.payer.behaviour = "pays"
+    await world.pass_time(sub.period_end - world.clock.billing_now() + DAY_S // 2, step=DAY_S // 4)
+    assert [i.status for i in await world.invoices()] == ["paid", "uncollectible", "paid"]
+    world.stripe.books.cancel(sub)
+    await world.settle_down()
+    assert (await relay(world)).stops_at == sub.period_end
+    await world.pass_time(35 * DAY_S, step=DAY_S)
+    assert (await relay(world)).is_lapsed
+
+
 async def test_k3_without_its_event_the_end_has_the_same_effect(world: World) -> None:
     """K3: webhook and reconciler had different code. Here the sync sees the end first."""
     await have_relays(world, "alice")
