@@ -164,6 +164,22 @@ async def post_refund(
     )
 
 
+async def post_bounced(
+    unit: Unit,
+    refund_id: str,
+    tenant: str,
+    invoice_id: str | None,
+    amount_minor: int,
+    currency: str,
+) -> bool:
+    """A card refund that came back; False when it was never booked, or is turned round already."""
+    if not await unit.tx.scalar("ledger.has", entry=f"refund:{refund_id}"):
+        return False
+    return await post(
+        unit, ledger.refund_bounced(refund_id, tenant, invoice_id, amount_minor, currency)
+    )
+
+
 async def rows(tx: Tx, *, since: int = 0, until: int = 1 << 62) -> list[LedgerRow]:
     """Transfers booked in [since, until) by billing time, in the order of booking."""
     return await tx.fetch_all(LedgerRow, "ledger.between", since=since, until=until)

@@ -592,7 +592,8 @@ BEGIN SELECT RAISE(ABORT, 'illegal transition of a payment request'); END;
 
 CREATE TRIGGER refunds_guard BEFORE UPDATE OF state ON refunds
 WHEN OLD.state <> NEW.state AND OLD.state || '>' || NEW.state NOT IN (
-    'pending>in_flight', 'pending>failed', 'in_flight>done', 'in_flight>failed', 'failed>done'
+    'pending>in_flight', 'pending>failed', 'in_flight>done', 'in_flight>failed', 'failed>done',
+    'done>failed'
 )
 BEGIN SELECT RAISE(ABORT, 'illegal transition of a refund'); END;
 
