@@ -95,7 +95,8 @@ CREATE UNIQUE INDEX refunds_one_live ON refunds (invoice_id)
     WHERE state IN ('pending', 'in_flight') AND invoice_id IS NOT NULL;
 
 CREATE UNIQUE INDEX refunds_one_live_credit ON refunds (tenant)
-    WHERE state IN ('pending', 'in_flight') AND invoice_id IS NULL;
+    WHERE state IN ('pending', 'in_flight') AND invoice_id IS NULL
+    AND substr(id, 1, 11) <> 'ref_unused_';
 
 CREATE INDEX refunds_tenant ON refunds (tenant);
 
