@@ -70,12 +70,7 @@ async def end_refund(
 async def _turn_round(rt: Runtime, unit: Unit, refund: Refund, problem: str) -> None:
     """The books have it back in the transaction that says so; who was told of it hears the rest."""
     await ledger.post_bounced(
-        unit,
-        refund.id,
-        refund.tenant,
-        refund.invoice_id,
-        refund.amount_minor,
-        refund.currency,
+        unit, refund.id, refund.invoice_id, refund.amount_minor, refund.currency
     )
     await say_bounced(unit, refund.id, refund.tenant, refund.amount_minor, refund.currency)
     note = (

@@ -75,10 +75,12 @@ async def _by_hand(handlers: Handlers, unit: Unit, view: RefundView, tenant: Ten
         text=text,
         status=view.status,
     )
-    if tenant is not None and came_back:
-        booked = (view.id, tenant.pubkey, None, view.amount_minor, view.currency)
-        if await ledger.post_bounced(unit, *booked):
-            await say_bounced(unit, view.id, tenant.pubkey, view.amount_minor, view.currency)
+    if came_back:
+        # Their customer may be deleted since: whose it was stands in the books.
+        moved = (view.amount_minor, view.currency)
+        booked_for = await ledger.post_bounced(unit, view.id, None, *moved)
+        if booked_for is not None:
+            await say_bounced(unit, view.id, booked_for, *moved)
     if tenant is not None and view.status == "succeeded":
         await _card_paid_back(unit, view, tenant, "refund", f"refund:{view.id}")
 

@@ -165,19 +165,15 @@ async def post_refund(
 
 
 async def post_bounced(
-    unit: Unit,
-    refund_id: str,
-    tenant: str,
-    invoice_id: str | None,
-    amount_minor: int,
-    currency: str,
-) -> bool:
-    """A card refund that came back; False when it was never booked, or is turned round already."""
-    if not await unit.tx.scalar("ledger.has", entry=f"refund:{refund_id}"):
-        return False
-    return await post(
-        unit, ledger.refund_bounced(refund_id, tenant, invoice_id, amount_minor, currency)
-    )
+    unit: Unit, refund_id: str, invoice_id: str | None, amount_minor: int, currency: str
+) -> str | None:
+    """A card refund that came back. Returns the tenant it was booked for, whatever became of their
+    customer; None when it was never booked, or is turned round already."""
+    tenant = await unit.tx.scalar("ledger.tenant_of", entry=f"refund:{refund_id}")
+    if not isinstance(tenant, str):
+        return None
+    entry = ledger.refund_bounced(refund_id, tenant, invoice_id, amount_minor, currency)
+    return tenant if await post(unit, entry) else None
 
 
 async def rows(tx: Tx, *, since: int = 0, until: int = 1 << 62) -> list[LedgerRow]:

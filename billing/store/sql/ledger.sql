@@ -11,6 +11,10 @@ VALUES (:entry, :line, :at, :billing_at, :kind, :tenant, :invoice_id, :payment_h
 -- Whether an entry is booked.
 SELECT 1 FROM ledger WHERE entry = :entry AND line = 0
 
+-- name: tenant_of
+-- Whose an entry is.
+SELECT tenant FROM ledger WHERE entry = :entry AND line = 0
+
 -- name: of_invoice_itself
 -- What an invoice's own changes booked, without the money that came for it.
 SELECT * FROM ledger WHERE invoice_id = :invoice_id AND entry LIKE 'invoice:%' ORDER BY seq

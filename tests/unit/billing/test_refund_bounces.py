@@ -159,11 +159,22 @@ async def test_one_that_comes_back_before_its_note_is_written_gets_none(world: W
     await is_true(world)
 
 
-async def test_v2_a_refund_by_hand_that_comes_back_is_turned_round_and_told(world: World) -> None:
+@pytest.mark.parametrize("is_deleted", [False, True])
+async def test_v2_a_refund_by_hand_that_comes_back_is_turned_round_and_told(
+    world: World, is_deleted: bool
+) -> None:
+    """Also where its tenant's customer was deleted meanwhile."""
     invoice_id = await paid_by_card(world)
     made = world.stripe.made_in_dashboard(invoice_id, 150)
     await world.settle_down()
     assert await booked(world, Account.CARD) == 250
+    if is_deleted:
+        (customer,) = world.stripe.books.customers.values()
+        customer.deleted = True
+        world.stripe.books.tell("customer.deleted", customer)
+        await world.settle_down()
+        assert [text for text in await alarms(world) if "was deleted at Stripe" in text]
+        assert await told(world) == ["money_back"]
     world.stripe.settle_refund(made.id, "failed")
     await world.settle_down()
     world.stripe.settle_refund(made.id, "canceled")
