@@ -109,6 +109,7 @@ async def _bring_back(unit: Unit, relay: HostedRelay, invoice: Invoice) -> bool:
 async def give_share(unit: Unit, invoice: Invoice, relays: list[HostedRelay]) -> None:
     """What was paid for these relays becomes credit, once for an invoice: the intent is stored
     here, the desk's worker carries it out and tells (M1, M10)."""
+    # The beginning keeps it out of the index by which an operator's credits come one at a time.
     refund_id = f"ref_unused_{invoice.id}"
     carried = {relay.id: relay for relay in await invoices.relays_of(unit.tx, invoice.id)}
     carried |= {relay.id: relay for relay in relays}

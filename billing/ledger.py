@@ -360,3 +360,15 @@ def refunded(
         payment_hash=payment_hash,
         rate=rate,
     )
+
+
+def refund_bounced(
+    refund_id: str, tenant: str, invoice_id: str | None, amount_minor: int, currency: str
+) -> Entry:
+    """A booked card refund whose money Stripe has back: turned round, once."""
+    made = Balances()
+    made.add((Account.CARD, currency), amount_minor)
+    made.add((Account.REFUNDS, currency), -amount_minor)
+    return Entry(
+        f"refund:{refund_id}:bounced", "refund_bounced", tenant, made.of, invoice_id=invoice_id
+    )

@@ -201,9 +201,11 @@ class StripeGateway(RefundGateway, CardGateway, Protocol):
         amount_minor: int,
         currency: str,
         description: str,
+        key: str | None = None,
     ) -> str:
         """A positive amount of credit on the customer's balance; returns the transaction's id.
-        Looks for the operation id among the customer's transactions first when told again."""
+        Looks for the operation id among the customer's transactions first when told again; `key`
+        is another idempotency key than that id, where it replays an error (M11)."""
         ...
 
     async def debit_customer(
@@ -214,6 +216,7 @@ class StripeGateway(RefundGateway, CardGateway, Protocol):
         amount_minor: int,
         currency: str,
         description: str,
+        key: str | None = None,
     ) -> int:
         """Takes a positive amount from the customer's balance, once, as `credit_customer` gives it;
         returns the balance after it with Stripe's sign: above zero it was overdrawn."""

@@ -26,6 +26,11 @@ MAX_ANSWER_BYTES: Final = 16 * 1024
 """The largest of these answers is under 1 KiB."""
 
 
+MAX_DIGITS: Final = 40
+"""Exponents are bounded too, or one short number would print as a gigabyte of zeros."""
+MAX_AGE_DIGITS: Final = 9
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """A price as text and when the source saw it; None: the source does not say."""
@@ -162,7 +167,8 @@ class HttpRateSource:
                 if len(body) > MAX_ANSWER_BYTES:
                     raise NoQuote(self._name, f"answered more than {MAX_ANSWER_BYTES} bytes")
             age = response.headers.get("age", "0")
-            return bytes(body), int(age) if age.isascii() and age.isdigit() else 0
+            is_age = age.isascii() and age.isdigit() and len(age) <= MAX_AGE_DIGITS
+            return bytes(body), int(age) if is_age else 0
 
     def _parse(self, body: bytes, code: str) -> tuple[str, int | None]:
         try:
@@ -170,18 +176,25 @@ class HttpRateSource:
             reading = self._endpoint.read(answer, code)
             price = parse_price(_text(reading.price))
             seen_at = None if reading.seen_at is None else int(_text(reading.seen_at))
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+        except (
+            ArithmeticError,  # an exponent beyond what `Decimal` holds
+            ValueError,
+            KeyError,
+            IndexError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ):
             raise NoQuote(self._name, "answered something else than a price") from None
-        if price is None:
+        if price is None or abs(price.adjusted()) > MAX_DIGITS:
             raise NoQuote(self._name, "answered something else than a price")
         return f"{price:f}", seen_at
 
 
 def _text(value: object) -> str:
-    if isinstance(value, str) and len(value) <= 40:
+    if isinstance(value, str) and len(value) <= MAX_DIGITS:
         return value
-    # Exponents are bounded, or one short number would print as a gigabyte of zeros.
-    if isinstance(value, Decimal) and value.is_finite() and abs(value.adjusted()) <= 40:
+    if isinstance(value, Decimal) and value.is_finite() and abs(value.adjusted()) <= MAX_DIGITS:
         return f"{value:f}"
     raise TypeError("neither text nor number")
 

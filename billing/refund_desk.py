@@ -21,12 +21,15 @@ from billing.refunds import (
     RefundState,
     RefundWay,
     refundable_minor,
+    returned_minor,
     share_msat,
+    stands_in,
     undecided_until,
 )
 from billing.store import invoices, payments, refunds, tenants
 from billing.store.engine import ConstraintViolated
 from billing.unit import Runtime, Unit
+from billing.views import CreditNoteView, InvoiceView, RefundView
 
 MAX_CREDIT_MINOR: Final = 1_000_000
 """A credit needs no money that came first, so a slip of the finger has a ceiling: 10 000.00."""
@@ -55,6 +58,32 @@ class _Wish:
     again: bool = False
     seen: Refunds = frozenset()
     """The invoice's refunds when what is left of it was counted."""
+    has_note: bool = True
+    """False: the credit note of one that bounced stands for it already."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """What is left of an invoice to give back, and what it was counted from."""
+
+    minor: int
+    view: InvoiceView
+    notes: Sequence[CreditNoteView]
+    cards: Sequence[RefundView]
+    ours: Sequence[Refund]
+
+    def require_room(self, way: RefundWay, amount_minor: int) -> None:
+        """A refund to the balance is a credit note, and Stripe takes none over money that the note
+        of a card refund that came back stands for. Raises `RefundRefused`."""
+        issued = [note for note in self.notes if note.is_issued]
+        room_minor = self.view.total_minor - sum(note.amount_minor for note in issued)
+        has_bounced = any(returned_minor(note, self.cards) for note in issued)
+        if way is RefundWay.BALANCE and has_bounced and amount_minor > room_minor:
+            raise RefundRefused(
+                self.view.id,
+                "the credit note of a card refund that came back stands at Stripe, which takes no "
+                "second one over the same money: purser credit gives it without one",
+            )
 
 
 @dataclass(slots=True)
@@ -100,7 +129,8 @@ class RefundDesk:
             invoice = await invoices.get(unit.tx, invoice_id)
         if invoice is None:
             raise RefundRefused(invoice_id, "there is no such invoice")
-        left_minor, currency, seen = await self._left(invoice)
+        left = await self._left(invoice)
+        left_minor, currency = left.minor, left.view.currency
         amount_minor = left_minor if amount_minor is None else amount_minor
         if left_minor == 0:
             raise RefundRefused(invoice_id, "nothing of it is left to give back")
@@ -111,6 +141,7 @@ class RefundDesk:
                 f"{format_fiat(left_minor, currency)} that can go back",
             )
         chosen = way or _as_paid(invoice)
+        left.require_room(chosen, amount_minor)
         msat, rate = None, None
         if chosen is RefundWay.LIGHTNING:
             msat, rate = await self._sats(invoice, amount_minor)
@@ -125,7 +156,8 @@ class RefundDesk:
                 msat,
                 rate,
                 again,
-                seen,
+                _states(left.ours),
+                not stands_in(amount_minor, left.notes, left.cards, left.ours),
             )
         )
 
@@ -181,7 +213,7 @@ class RefundDesk:
         found = refunds_in(view.metadata)
         return [noted.expires_at for noted in found if noted.refund_id == refund_id]
 
-    async def _left(self, invoice: Invoice) -> tuple[int, str, Refunds]:
+    async def _left(self, invoice: Invoice) -> _Left:
         try:
             view = await self.stripe.invoice(invoice.id)
         except StripeMissing:
@@ -200,7 +232,8 @@ class RefundDesk:
                 "a refund of it that this database did not know was found at Stripe: wait for "
                 "its end (purser refunds)",
             )
-        return refundable_minor(view, notes, cards, disputes, ours), view.currency, _states(ours)
+        minor = refundable_minor(view, notes, cards, disputes, ours)
+        return _Left(minor, view, notes, cards, ours)
 
     async def _sats(self, invoice: Invoice, amount_minor: int) -> tuple[int, str]:
         """What goes back, in whole sats, and at which rate."""
@@ -247,7 +280,7 @@ class RefundDesk:
 
     async def _store(self, unit: Unit, refund_id: str, wish: _Wish) -> None:
         # A balance refund of an invoice is its credit note: one operation is both.
-        has_note = wish.invoice_id is not None and wish.way is not RefundWay.BALANCE
+        is_noted = wish.invoice_id is not None and wish.way is not RefundWay.BALANCE
         await refunds.insert(
             unit.tx,
             refund_id=refund_id,
@@ -258,7 +291,7 @@ class RefundDesk:
             currency=wish.currency,
             reason=wish.reason,
             operation_id=self.rt.ids.new("op"),
-            note_operation_id=self.rt.ids.new("op") if has_note else None,
+            note_operation_id=self.rt.ids.new("op") if is_noted and wish.has_note else None,
             amount_msat=wish.amount_msat,
             rate=wish.rate,
             now=unit.now,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from billing.money import format_fiat
 from billing.refunds import Refund, RefundSeen, RefundState, RefundWay, after_refund, proves
 from billing.store import ledger, refunds
 from billing.unit import Runtime, Unit
@@ -53,6 +54,9 @@ async def end_refund(
         await _book(unit, refund)
         await _tell_done(rt, unit, refund)
     elif to is RefundState.FAILED:
+        if seen is RefundSeen.BOUNCED:
+            await _turn_round(rt, unit, refund, problem or seen.value)
+            return to
         await rt.alarm(
             unit,
             f"refund_failed:{refund.id}",
@@ -61,6 +65,39 @@ async def end_refund(
             "(--to).",
         )
     return to
+
+
+async def _turn_round(rt: Runtime, unit: Unit, refund: Refund, problem: str) -> None:
+    """The books have it back in the transaction that says so; who was told of it hears the rest."""
+    await ledger.post_bounced(
+        unit, refund.id, refund.invoice_id, refund.amount_minor, refund.currency
+    )
+    await say_bounced(unit, refund.id, refund.tenant, refund.amount_minor, refund.currency)
+    note = (
+        ""
+        if refund.note_id is None
+        else f" Its credit note {refund.note_id} stays at Stripe, which voids none of a paid "
+        "invoice, and counts for what you give instead."
+    )
+    await rt.alarm(
+        unit,
+        f"refund_bounced:{refund.stripe_id}",
+        f"Refund {refund.id} to tenant {refund.tenant[:16]}… was paid out to a card and came back: "
+        f"{problem}. {format_fiat(refund.amount_minor, refund.currency)} are in your Stripe "
+        "balance again, the books have them back, and the tenant was told. Give them back another "
+        f"way: purser refund {refund.invoice_id} --to lightning, or purser credit.{note}",
+    )
+
+
+async def say_bounced(unit: Unit, name: str, tenant: str, amount_minor: int, currency: str) -> None:
+    """To somebody who was told that it goes to their card."""
+    await unit.say(
+        f"refund_bounced:{name}",
+        tenant,
+        "refund_bounced",
+        amount_minor=amount_minor,
+        currency=currency,
+    )
 
 
 def _has_more(refund: Refund, to: RefundState) -> bool:

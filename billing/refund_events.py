@@ -8,6 +8,8 @@ from billing.errors import StripeMissing
 from billing.handling import Answer, Ignored
 from billing.model import InboxEvent, Tenant
 from billing.money import format_fiat
+from billing.refund_end import end_refund, say_bounced
+from billing.refunds import CAME_BACK, RefundSeen, RefundState
 from billing.store import ledger, refunds
 from billing.unit import Fact, Unit
 from billing.views import CreditNoteView, DisputeView, RefundView
@@ -45,13 +47,9 @@ async def _take_up(handlers: Handlers, views: list[RefundView]) -> Answer:
             ours = await refunds.by_stripe(unit.tx, view.id, view.operation_id)
             if ours is not None:
                 await unit.tx.execute("refunds.look_now", id=ours.id, now=unit.now)
-                if ours.state == "done" and view.status in ("failed", "canceled"):
-                    await handlers.rt.alarm(
-                        unit,
-                        f"refund_bounced:{view.id}",
-                        f"Refund {ours.id} was paid out to a card and came back: Stripe's refund "
-                        f"{view.id} is {view.status}. The tenant does not have the money.",
-                    )
+                if ours.state is RefundState.DONE and view.status in CAME_BACK:
+                    problem = f"Stripe's refund {view.id} is {view.status}"
+                    await end_refund(handlers.rt, unit, ours, RefundSeen.BOUNCED, problem=problem)
                 continue
             await _by_hand(handlers, unit, view, tenant)
 
@@ -59,17 +57,30 @@ async def _take_up(handlers: Handlers, views: list[RefundView]) -> Answer:
 
 
 async def _by_hand(handlers: Handlers, unit: Unit, view: RefundView, tenant: Tenant | None) -> None:
+    came_back = view.status in CAME_BACK
+    text = f"{_amount(view)} went back by card to {_who(tenant)} and Purser did not order it: "
+    text += f"Stripe's refund {view.id} is {view.status}. What it can still give back is less by "
+    text += "that."
+    if came_back:
+        text = f"{_amount(view)} did not reach the card of {_who(tenant)}: Stripe's refund "
+        text += f"{view.id}, which Purser did not order, is {view.status}. The money is in your "
+        text += "Stripe balance; give it back another way (purser refund, purser credit)."
     await _not_ours(
         handlers,
         unit,
-        "refund.elsewhere",
+        "refund.bounced" if came_back else "refund.elsewhere",
         view,
         tenant,
         key=f"refund_elsewhere:{view.id}:{view.status}",
-        text=f"{_amount(view)} went back by card to {_who(tenant)} and Purser did not order it: "
-        f"Stripe's refund {view.id} is {view.status}. What it can still give back is less by that.",
+        text=text,
         status=view.status,
     )
+    if came_back:
+        # Their customer may be deleted since: whose it was stands in the books.
+        moved = (view.amount_minor, view.currency)
+        booked_for = await ledger.post_bounced(unit, view.id, None, *moved)
+        if booked_for is not None:
+            await say_bounced(unit, view.id, booked_for, *moved)
     if tenant is not None and view.status == "succeeded":
         await _card_paid_back(unit, view, tenant, "refund", f"refund:{view.id}")
 

@@ -18,6 +18,8 @@ KEY: Final = "purser_refund_"
 """Metadata keys are at most 40 characters: the prefix, the end of the refund's id and the beginning
 of the hash name it. One key for each hash: of two bots that refund the same, one on a copy of the
 database, neither may write over the other's note (M1)."""
+NO_NOTE: Final = "none"
+"""Instead of the operation of its credit note: the note of one that bounced stands for it."""
 _NOTED = re.compile(
     r"([0-9a-f]{64}):(\d{1,12}):(\w{1,60}):(\d{1,15}):(\d{1,18}):(\d{1,15}(?:\.\d{1,40})?)"
     r":(\w{1,60}):(\w{1,60})(?::([0-9a-f]{64}))?"
@@ -35,7 +37,7 @@ class NotedRefund:
     amount_msat: int
     rate: str
     operation_id: str
-    note_operation_id: str
+    note_operation_id: str | None
     spender: str = ""
     """Public key of the wallet that pays it; notes of older versions do not name it."""
 
@@ -46,7 +48,17 @@ def refunds_in(metadata: Mapping[str, str]) -> tuple[NotedRefund, ...]:
         _NOTED.fullmatch(value) for key, value in sorted(metadata.items()) if key.startswith(KEY)
     )
     return tuple(
-        NotedRefund(m[1], int(m[2]), m[3], int(m[4]), int(m[5]), m[6], m[7], m[8], m[9] or "")
+        NotedRefund(
+            payment_hash=m[1],
+            expires_at=int(m[2]),
+            refund_id=m[3],
+            amount_minor=int(m[4]),
+            amount_msat=int(m[5]),
+            rate=m[6],
+            operation_id=m[7],
+            note_operation_id=None if m[8] == NO_NOTE else m[8],
+            spender=m[9] or "",
+        )
         for m in found
         if m is not None
     )
@@ -124,7 +136,7 @@ class RefundMemory:
             refund.amount_msat,
             refund.rate,
             refund.operation_id,
-            refund.note_operation_id,
+            refund.note_operation_id or NO_NOTE,
             spender,
         )
         entry = {_key(refund, payment_hash): ":".join(str(value) for value in values)}

@@ -177,6 +177,7 @@ class RefundWorker:
             amount_minor=refund.amount_minor,
             currency=refund.currency,
             description=refund.reason or "Credit",
+            key=_key(refund, refund.operation_id),
         )
 
     async def _write(self, refund: Refund) -> str:

@@ -56,6 +56,8 @@ class RefundSeen(StrEnum):
     NOT_SENT = "not_sent"
     PROVEN_UNPAID = "proven_unpaid"
     GIVEN_UP = "given_up"
+    BOUNCED = "bounced"
+    """It had arrived, and the bank sent it back: Stripe says so weeks later, of cards only."""
 
 
 _S, _W = RefundState, RefundSeen
@@ -69,7 +71,8 @@ REFUND_TABLE: Final[dict[tuple[RefundState, RefundSeen], RefundState]] = {
     (_S.IN_FLIGHT, _W.PROVEN_UNPAID): _S.FAILED,
     # Paid wins over every earlier verdict, as late money does (M9); operators are told.
     (_S.FAILED, _W.PAID): _S.DONE,
-    **{(_S.DONE, seen): _S.DONE for seen in RefundSeen},
+    **{(_S.DONE, seen): _S.DONE for seen in RefundSeen if seen is not RefundSeen.BOUNCED},
+    (_S.DONE, _W.BOUNCED): _S.FAILED,
     **{(_S.FAILED, seen): _S.FAILED for seen in RefundSeen if seen is not RefundSeen.PAID},
     # A restored backup knows less than the wallet: an answer says that a later life sent it.
     (_S.PENDING, _W.PAID): _S.IN_FLIGHT,
@@ -145,12 +148,44 @@ class Refund:
     ended_at: int | None
 
 
+CAME_BACK: Final = frozenset({"failed", "canceled"})
+"""Statuses of a refund whose money is in the operator's Stripe balance again, or never left it."""
 TAKEN_BACK: Final = frozenset({"needs_response", "under_review", "lost"})
 """Statuses of a dispute while Stripe does not have the money (docs.stripe.com/disputes); those of
 an inquiry (`warning_…`), `won` and `prevented` leave it where it was."""
 
 
 # --- how much may go back -----------------------------------------------------------------------
+
+
+def returned_minor(note: CreditNoteView, refunds: Sequence[RefundView]) -> int:
+    """What of a credit note stands for card refunds that failed. Stripe keeps such a note: of a
+    paid invoice none can be voided (https://docs.stripe.com/api/credit_notes/void)."""
+    returned = sum(
+        refund.amount_minor
+        for refund in refunds
+        if refund.id in note.refund_ids and refund.status in CAME_BACK
+    )
+    return returned if returned <= note.amount_minor else 0
+
+
+def stands_in(
+    amount_minor: int,
+    notes: Sequence[CreditNoteView],
+    refunds: Sequence[RefundView],
+    ours: Sequence[Refund],
+) -> bool:
+    """Whether the credit note of a refund that bounced stands already for a refund of this amount:
+    Stripe would refuse a second one over the same money."""
+    free = sum(returned_minor(note, refunds) for note in notes if note.is_issued)
+    free -= sum(
+        refund.amount_minor
+        for refund in ours
+        if refund.state is not RefundState.FAILED
+        and refund.way is not RefundWay.BALANCE
+        and refund.note_operation_id is None
+    )
+    return amount_minor <= free
 
 
 def refundable_minor(
@@ -165,13 +200,15 @@ def refundable_minor(
     taken back or holds while a dispute is open."""
     noted = {note.operation_id for note in notes if note.operation_id}
     in_notes = {refund_id for note in notes for refund_id in note.refund_ids}
-    gone = sum(note.amount_minor for note in notes if note.is_issued)
+    gone = sum(
+        note.amount_minor - returned_minor(note, refunds) for note in notes if note.is_issued
+    )
     known_cards = {refund.stripe_id for refund in ours if refund.stripe_id}
     known_operations = {refund.operation_id for refund in ours}
     gone += sum(
         refund.amount_minor
         for refund in refunds
-        if refund.status not in ("failed", "canceled")
+        if refund.status not in CAME_BACK
         and refund.id not in in_notes
         and refund.id not in known_cards
         and refund.operation_id not in known_operations
@@ -289,7 +326,7 @@ def read_card(refund: RefundView) -> RefundSeen:
     match refund.status:
         case "succeeded":
             return RefundSeen.PAID
-        case "failed" | "canceled":
+        case status if status in CAME_BACK:
             return RefundSeen.REFUSED
         case _:
             return RefundSeen.UNKNOWN

@@ -280,6 +280,7 @@ class Placer:
             amount_minor=money.credit_minor,
             currency=money.currency,
             description=f"Lightning payment {money.payment_hash[:16]} beyond {money.invoice_id}",
+            key=await operations.key_of_named(self.rt, money.credit_operation_id),
         )
         async with self.rt.unit() as unit:
             await operations.finish(unit.tx, money.credit_operation_id, "credited", now=unit.now)

@@ -160,6 +160,7 @@ class StripeSdkGateway(StripeCards):
         amount_minor: int,
         currency: str,
         description: str,
+        key: str | None = None,
     ) -> str:
         """See `StripeGateway.credit_customer`: looks first, so that credit is given once even when
         the idempotency key has expired."""
@@ -167,7 +168,7 @@ class StripeSdkGateway(StripeCards):
             raise ValueError("credit is a positive amount")
         # Stripe's sign: what is negative is owed to the customer.
         raw = await self._move_balance(
-            operation_id, customer_id, -amount_minor, currency, description
+            operation_id, customer_id, -amount_minor, currency, description, key
         )
         return str(raw["id"])
 
@@ -179,19 +180,26 @@ class StripeSdkGateway(StripeCards):
         amount_minor: int,
         currency: str,
         description: str,
+        key: str | None = None,
     ) -> int:
         """See `StripeGateway.debit_customer`."""
         if amount_minor <= 0:
             raise ValueError("a debit is a positive amount")
         raw = await self._move_balance(
-            operation_id, customer_id, amount_minor, currency, description
+            operation_id, customer_id, amount_minor, currency, description, key
         )
         return int(raw["ending_balance"])
 
     async def _move_balance(
-        self, operation_id: str, customer_id: str, amount: int, currency: str, description: str
+        self,
+        operation_id: str,
+        customer_id: str,
+        amount: int,
+        currency: str,
+        description: str,
+        key: str | None,
     ) -> Raw:
-        options = options_for(operation_id)
+        options = options_for(key or operation_id)
         known = await self._moved(customer_id, operation_id)
         if known is not None:
             return known

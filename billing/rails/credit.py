@@ -102,6 +102,7 @@ class CreditRail:
                 amount_minor=spend.amount_minor,
                 currency=spend.currency,
                 description=f"Credit spent on {spend.invoice_id}",
+                key=await operations.key_of_named(self.rt, spend.id),
             )
         except (StripeRejected, StripeMissing) as error:
             # Refused is not taken: the customer is gone, or lives in another currency.
@@ -202,6 +203,7 @@ class CreditRail:
                 amount_minor=spend.return_minor,
                 currency=spend.currency,
                 description=f"Credit not needed for {spend.invoice_id}",
+                key=await operations.key_of_named(self.rt, name),
             )
         except (StripeRejected, StripeMissing):
             to_balance = False  # the customer is gone: it is owed to somebody without one (M9)

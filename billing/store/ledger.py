@@ -164,6 +164,18 @@ async def post_refund(
     )
 
 
+async def post_bounced(
+    unit: Unit, refund_id: str, invoice_id: str | None, amount_minor: int, currency: str
+) -> str | None:
+    """A card refund that came back. Returns the tenant it was booked for, whatever became of their
+    customer; None when it was never booked, or is turned round already."""
+    tenant = await unit.tx.scalar("ledger.tenant_of", entry=f"refund:{refund_id}")
+    if not isinstance(tenant, str):
+        return None
+    entry = ledger.refund_bounced(refund_id, tenant, invoice_id, amount_minor, currency)
+    return tenant if await post(unit, entry) else None
+
+
 async def rows(tx: Tx, *, since: int = 0, until: int = 1 << 62) -> list[LedgerRow]:
     """Transfers booked in [since, until) by billing time, in the order of booking."""
     return await tx.fetch_all(LedgerRow, "ledger.between", since=since, until=until)

@@ -81,6 +81,19 @@ async def begin_named(tx: Tx, operation_id: str, kind: str, subject: str, *, now
         )
 
 
+async def key_of_named(rt: Runtime, operation_id: str) -> str:
+    """The idempotency key of the next call of a named operation, which counts as one more try: its
+    id, until that may be a key that replays a 500, then another after each so many tries. The
+    gateway looks for the id first, so none of them does it twice. Committed before the call."""
+    async with rt.unit() as unit:
+        known = await unit.tx.fetch_one(Operation, "operations.get", id=operation_id)
+        assert known is not None
+        await unit.tx.execute("operations.tried", id=operation_id)
+        is_young = unit.now - known.created_at < NEW_KEY_AFTER_S
+    given_up = 0 if is_young else known.attempts // NEW_KEY_AFTER_TRIES
+    return f"{operation_id}_{given_up}" if given_up else operation_id
+
+
 async def of_subject(tx: Tx, subject: str) -> list[Operation]:
     """All that were begun on it, oldest first."""
     return await tx.fetch_all(Operation, "operations.of_subject", subject=subject)

@@ -362,6 +362,7 @@ TEXTS: Final[Mapping[str, Text]] = {
     "credit_given": texts_refunds.credit_given,
     "paid_for_ended": texts_refunds.paid_for_ended,
     "money_back": texts_refunds.money_back,
+    "refund_bounced": texts_refunds.refund_bounced,
     "trial_ends": lambda f: (
         f"The free time of your relays ends on {date(f['ends_at'])}; from then on they are "
         "billed. So that they can be paid by themselves: wallet <nwc uri>. Nothing is owed yet."

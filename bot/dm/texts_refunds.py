@@ -41,3 +41,11 @@ def money_back(f: Facts) -> str:
 def credit_given(f: Facts) -> str:
     """Credit that no payment stands behind."""
     return f"You were given {amount(f)} of credit; it is used for the next invoice. Nothing to do."
+
+
+def refund_bounced(f: Facts) -> str:
+    """What was told as given back to a card did not stay there."""
+    return (
+        f"The {amount(f)} that went back to your card did not arrive: your bank returned them. The "
+        "operator knows and gives them back another way. Nothing to do."
+    )

@@ -136,6 +136,9 @@ def test_every_source_has_a_recorded_answer() -> None:
 
 
 NONSENSE = [
+    '{"data": {"base": "BTC", "currency": "USD", "amount": 1e99999999999999999999}}',
+    '{"data": {"base": "BTC", "currency": "USD", "amount": "1E9999999999"}}',
+    "[1e-99999999999999999999]",
     "",
     "null",
     "[]",

@@ -119,13 +119,20 @@ class FakeStripe(FakeRefunds, FakeCards):
         amount_minor: int,
         currency: str,
         description: str,
+        key: str | None = None,
     ) -> str:
         if amount_minor <= 0:
             raise ValueError("credit is a positive amount")
-        arguments = {"customer_id": customer_id, "amount_minor": amount_minor, "currency": currency}
+        arguments = {
+            "operation_id": operation_id,
+            "key": key or operation_id,
+            "customer_id": customer_id,
+            "amount_minor": amount_minor,
+            "currency": currency,
+        }
         moved = await self._write(
             "credit_customer",
-            operation_id,
+            key or operation_id,
             arguments,
             lambda: self._move_balance(operation_id, customer_id, -amount_minor, currency),
         )
@@ -139,13 +146,20 @@ class FakeStripe(FakeRefunds, FakeCards):
         amount_minor: int,
         currency: str,
         description: str,
+        key: str | None = None,
     ) -> int:
         if amount_minor <= 0:
             raise ValueError("a debit is a positive amount")
-        arguments = {"customer_id": customer_id, "amount_minor": amount_minor, "currency": currency}
+        arguments = {
+            "operation_id": operation_id,
+            "key": key or operation_id,
+            "customer_id": customer_id,
+            "amount_minor": amount_minor,
+            "currency": currency,
+        }
         moved = await self._write(
             "debit_customer",
-            operation_id,
+            key or operation_id,
             arguments,
             lambda: self._move_balance(operation_id, customer_id, amount_minor, currency),
         )

@@ -43,6 +43,10 @@ async def test_one_live_refund_of_an_invoice_and_one_live_credit(raw: Raw) -> No
     await raw.insert("refunds", refund(2, invoice_id="in_1"))
     await raw.insert("refunds", refund(3, invoice_id=None, way="balance"))
     await raw.refuses("refunds", refund(4, invoice_id=None, way="balance"))
+    # Shares of paid invoices, each once for its invoice, wait for nobody's credit.
+    for number in (5, 6):
+        share = refund(number, id=f"ref_unused_in_{number}", invoice_id=None, way="balance")
+        await raw.insert("refunds", share)
 
 
 async def test_m1_m3_nothing_in_flight_without_what_recovery_needs(raw: Raw) -> None:

@@ -11,6 +11,10 @@ VALUES (:entry, :line, :at, :billing_at, :kind, :tenant, :invoice_id, :payment_h
 -- Whether an entry is booked.
 SELECT 1 FROM ledger WHERE entry = :entry AND line = 0
 
+-- name: tenant_of
+-- Whose an entry is.
+SELECT tenant FROM ledger WHERE entry = :entry AND line = 0
+
 -- name: of_invoice_itself
 -- What an invoice's own changes booked, without the money that came for it.
 SELECT * FROM ledger WHERE invoice_id = :invoice_id AND entry LIKE 'invoice:%' ORDER BY seq
@@ -57,11 +61,15 @@ SELECT * FROM settlements ORDER BY seen_at, payment_hash
 
 -- name: card_refunds
 -- Card refunds that are booked, by Stripe's id: ours, and those made by hand (re_…, and pyr_… of a
--- bank debit). Lost disputes (dp_…, du_…) are booked alike and are no refunds.
+-- bank debit), but for what came back. Lost disputes (dp_…, du_…) are booked alike and are no
+-- refunds.
 SELECT COALESCE(refunds.stripe_id, SUBSTR(ledger.entry, 8)) AS stripe_id, ledger.tenant,
     ledger.amount AS amount_minor, ledger.unit AS currency
 FROM ledger LEFT JOIN refunds ON ledger.entry = 'refund:' || refunds.id
 WHERE ledger.entry LIKE 'refund:%' AND ledger.entry NOT LIKE 'refund:d%' AND ledger.credit = 'card'
+    AND NOT EXISTS (
+        SELECT 1 FROM ledger AS back WHERE back.entry = ledger.entry || ':bounced' AND back.line = 0
+    )
 ORDER BY ledger.seq
 
 -- name: refunds_unbooked

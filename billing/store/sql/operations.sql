@@ -8,6 +8,10 @@ INSERT INTO operations (id, kind, subject, created_at) VALUES (:id, :kind, :subj
 -- The unfinished operation of this kind on this subject.
 SELECT * FROM operations WHERE kind = :kind AND subject = :subject AND finished_at IS NULL
 
+-- name: get
+-- One, by its id.
+SELECT * FROM operations WHERE id = :id
+
 -- name: tried
 -- One more call was made with this key.
 UPDATE operations SET attempts = attempts + 1 WHERE id = :id

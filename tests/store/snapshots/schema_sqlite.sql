@@ -95,7 +95,8 @@ CREATE UNIQUE INDEX refunds_one_live ON refunds (invoice_id)
     WHERE state IN ('pending', 'in_flight') AND invoice_id IS NOT NULL;
 
 CREATE UNIQUE INDEX refunds_one_live_credit ON refunds (tenant)
-    WHERE state IN ('pending', 'in_flight') AND invoice_id IS NULL;
+    WHERE state IN ('pending', 'in_flight') AND invoice_id IS NULL
+    AND substr(id, 1, 11) <> 'ref_unused_';
 
 CREATE INDEX refunds_tenant ON refunds (tenant);
 
@@ -592,7 +593,8 @@ BEGIN SELECT RAISE(ABORT, 'illegal transition of a payment request'); END;
 
 CREATE TRIGGER refunds_guard BEFORE UPDATE OF state ON refunds
 WHEN OLD.state <> NEW.state AND OLD.state || '>' || NEW.state NOT IN (
-    'pending>in_flight', 'pending>failed', 'in_flight>done', 'in_flight>failed', 'failed>done'
+    'pending>in_flight', 'pending>failed', 'in_flight>done', 'in_flight>failed', 'failed>done',
+    'done>failed'
 )
 BEGIN SELECT RAISE(ABORT, 'illegal transition of a refund'); END;
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from billing.dunning import DAY_S
+from billing.errors import StripeUnavailable
 from billing.model import HostedRelay, RelayState
 from tests.fakes.stripe_books import Invoice as StripeInvoice
 from tests.unit.billing.dunned import (
@@ -18,7 +19,7 @@ from tests.unit.billing.dunned import (
     told,
     unpaid,
 )
-from tests.world import World
+from tests.world import ALICE, World
 
 
 async def relay_named(world: World, name: str) -> HostedRelay:
@@ -80,6 +81,32 @@ async def test_m13_its_share_is_credit_where_its_name_is_taken(world: World) -> 
     assert later.customer.balance_minor == -400
     assert "$4.00, becomes your credit" in await text_of(world, "paid_for_ended")
     assert [kind for kind, _ in await told(world)].count("credit_given") == 1
+
+
+async def test_m13_a_credit_under_way_does_not_keep_a_payment_from_being_seen(
+    world: World,
+) -> None:
+    """An operator's credit that Stripe answers with errors for hours is one thing; the share of a
+    paid invoice, which is stored with the payment itself, another."""
+    later = await alice_ended_on_an_invoice_that_berta_keeps_open(world)
+    await world.orders.new(await world.command("new"), "alice", "free")
+    await world.settle_down()
+
+    def down(name: str, arguments: object) -> None:
+        if name == "credit_customer":
+            raise StripeUnavailable("", "a cached 500")
+
+    world.stripe.before = down
+    await world.refund_desk.credit(ALICE, 250, "usd", "for the outage")
+    await world.settle_down()
+    world.stripe.books.mark_paid(later, off_stripe=True)
+    await world.settle_down()
+    (invoice,) = [known for known in await world.invoices() if known.id == later.id]
+    assert invoice.paid_at is not None, "it was paid, whatever becomes of the other credit"
+    world.stripe.before = lambda name, arguments: None
+    await world.pass_time(5 * HOUR_S, step=600)
+    assert later.customer.balance_minor == -650
+    assert [kind for kind, _ in await told(world)].count("credit_given") == 2
 
 
 async def test_m13_its_share_is_credit_where_the_time_that_was_paid_is_over(world: World) -> None:

@@ -10,7 +10,7 @@ from billing.errors import StripeUnavailable
 from billing.model import Activity, InboxEvent, RelayState
 from billing.plans import Catalogue, Plan
 from billing.store import operations
-from tests.books import check_all, check_books
+from tests.books import check_all, check_books, check_ledger
 from tests.world import ALICE, OPERATOR, World
 
 
@@ -244,6 +244,44 @@ async def test_m11_a_key_that_replays_a_500_is_given_up_for_a_new_one(
     assert len(world.stripe.books.subscriptions) == 1
     assert not seen
     await check_all(world)
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+@pytest.mark.parametrize("call", ["late money", "purser credit", "spent"])
+async def test_m11_credit_is_not_kept_back_for_a_day_by_a_key_that_replays_a_500(
+    world: World, call: str, is_lost: bool
+) -> None:
+    """Both ways of one balance; `is_lost`: it was booked, and the 500 is the answer to that."""
+    cursed: set[str] = set()
+
+    def curse(name: str, arguments: Any) -> None:
+        is_meant = name == ("debit_customer" if call == "spent" else "credit_customer")
+        if is_meant and (arguments["key"] in cursed or not cursed):
+            cursed.add(arguments["key"])
+            raise StripeUnavailable("", "a cached 500")
+
+    await order(world)
+    (request,) = await world.requests()
+    (invoice,) = await world.invoices()
+    stripes = world.stripe.books.invoices[invoice.id]
+    if call == "late money":
+        stripes.remaining = 300
+        world.payee.settle(request.payment_hash)
+    if is_lost:
+        world.stripe.after = curse
+    else:
+        world.stripe.before = curse
+    if call == "purser credit":
+        await world.refund_desk.credit(ALICE, 100, "usd", "for the outage")
+    if call == "spent":
+        await world.refund_desk.credit(ALICE, 400, "usd", "a month")
+        # What was shown has to die first.
+        await world.pass_time(6 * 3600, step=60)
+    await world.pass_time(3600, step=30)
+    assert len(cursed) == 1
+    assert stripes.customer.balance_minor == (0 if call == "spent" else -100)
+    assert stripes.status == ("open" if call == "purser credit" else "paid")
+    await check_ledger(world)
 
 
 @pytest.mark.parametrize(
