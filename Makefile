@@ -60,8 +60,10 @@ lint: setup-dev  ## ruff and mypy
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
 
-test: setup-dev peers lint  ## lint, then every test (ARGS=… goes to pytest)
-	@$(BIN)/pytest $(ARGS)
+# One worker a core: a third of the suite waits for processes, relays and wallets to do their part.
+WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
+test: setup-dev peers lint  ## lint, then every test (ARGS=… goes to pytest, WORKERS=0: one by one)
+	@$(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 bench: setup-dev  ## signed webhooks a second, durable
 	@$(BIN)/python -m tests.bench.webhooks $(ARGS)
