@@ -319,12 +319,12 @@ class Dunner:
             ways=[rail.value for rail in self.rails] if invoice.status == "open" else [],
             promise_days=self.policy.promise_max_days if may_promise else 0,
             export_notice=self.policy.export_notice,
-            go_on=await _going_on(unit, invoice.tenant) if is_over else [],
+            go_on=await _relays_left(unit, invoice.tenant) if is_over else [],
             owes_more=bool(others),
         )
 
 
-async def _going_on(unit: Unit, pubkey: str) -> list[str]:
+async def _relays_left(unit: Unit, pubkey: str) -> list[str]:
     """The tenant's relays that cost something and have not ended."""
     return [
         relay.name

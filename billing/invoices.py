@@ -17,6 +17,7 @@ from billing.model import (
     AttemptState,
     HostedRelay,
     Invoice,
+    PaymentRequest,
     Rail,
     RelayState,
 )
@@ -164,7 +165,12 @@ async def date_stops(unit: Unit, invoice_id: str, until: int) -> None:
 
 
 async def _on_paid(unit: Unit, invoice: Invoice, view: InvoiceView) -> None:
-    paid_by = await _paid_by(unit, invoice, view)
+    mark = view.metadata.get(PAID_BY_KEY) if view.amount_paid_off_stripe_minor > 0 else None
+    request = await payments.request_by_hash(unit.tx, mark) if mark else None
+    if mark and request is None and not mark.startswith(credit_note.MARK):
+        # Another bot on this Stripe account was paid for it: `billing.rebuild` books that here.
+        await taken_up_later.add(unit.tx, invoice.id)
+    paid_by = await _paid_by(unit, view, mark or "", request)
     await unit.tx.execute("invoices.set_paid", id=invoice.id, now=unit.now, paid_by=paid_by)
     await unit.record("invoice.settled", tenant=invoice.tenant, subject=invoice.id, paid_by=paid_by)
     brought = await _bring_up(unit, invoice)
@@ -199,19 +205,15 @@ async def _on_paid(unit: Unit, invoice: Invoice, view: InvoiceView) -> None:
         )
 
 
-async def _paid_by(unit: Unit, invoice: Invoice, view: InvoiceView) -> str:
-    """nwc, manual, card, credit, or stripe (marked paid there by somebody else)."""
-    payment_hash = view.metadata.get(PAID_BY_KEY)
-    if payment_hash and view.amount_paid_off_stripe_minor > 0:
-        if payment_hash.startswith(credit_note.MARK):
-            return "credit"
-        request = await payments.request_by_hash(unit.tx, payment_hash)
-        if request is not None:
-            tried = await payments.attempts_of_request(unit.tx, request.id)
-            settled = any(attempt.state is AttemptState.SETTLED for attempt in tried)
-            return Rail.NWC.value if settled else Rail.MANUAL.value
-        # Another bot on this Stripe account was paid for it: `billing.rebuild` books that here.
-        await taken_up_later.add(unit.tx, invoice.id)
+async def _paid_by(unit: Unit, view: InvoiceView, mark: str, request: PaymentRequest | None) -> str:
+    """nwc, manual, card, credit, or stripe (marked paid there by somebody else). `mark`: what we
+    marked it with, and the request whose payment hash that is."""
+    if mark.startswith(credit_note.MARK):
+        return "credit"
+    if request is not None:
+        tried = await payments.attempts_of_request(unit.tx, request.id)
+        settled = any(attempt.state is AttemptState.SETTLED for attempt in tried)
+        return Rail.NWC.value if settled else Rail.MANUAL.value
     if view.amount_paid_off_stripe_minor > 0:
         return "stripe"
     return Rail.CARD.value if view.amount_paid_minor > 0 else "credit"
