@@ -17,7 +17,7 @@ import structlog
 from tests.sim import actions, final, ledger
 from tests.sim.loop import VirtualLoop
 from tests.sim.settings import Settings, of_seed
-from tests.sim.world import SimWorld, Violation
+from tests.sim.world import SimWorld, Violation, clock_text
 
 DRAIN = ((20, 20), (20, 180), (20, 900), (20, 3600), (10, 21600), (12, 1800), (2, 60))
 """(steps, seconds): some four days after the last fault; small ones last, since two look-ups of one
@@ -107,7 +107,7 @@ async def finish(world: SimWorld, saved: dict[str, Any], *, traced: bool = False
     await world.bury()
     trace: list[str] = []
     if traced or world.violations:
-        trace = [f"{_clock(at)}  {LONG_HEX.sub('', text)}" for at, text in world.trace]
+        trace = [f"{clock_text(at)}  {LONG_HEX.sub('', text)}" for at, text in world.trace]
     return Result(world.seed, world.violations, world.counts, trace, world.commits)
 
 
@@ -123,11 +123,6 @@ class _Listener:
         if name == "exception" or event.get("exc_info"):
             self.world.violate("bug", f"{what}: {traceback.format_exc()}")
         raise structlog.DropEvent
-
-
-def _clock(at: int) -> str:
-    days, rest = divmod(at, 86400)
-    return f"{days:3d}d {rest // 3600:02d}:{rest // 60 % 60:02d}:{rest % 60:02d}"
 
 
 async def _chaos(world: SimWorld, steps: int) -> None:

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, TextIO
 
 from billing.desk import Command
 from billing.dunning import Action, Policy, Step
@@ -76,6 +76,12 @@ def database_of(image: bytes) -> sqlite3.Connection:
 
 
 @cache
+def clock_text(at: int) -> str:
+    """Days and time of day since the world began; `at` in seconds."""
+    days, rest = divmod(at, 86400)
+    return f"{days:3d}d {rest // 3600:02d}:{rest // 60 % 60:02d}:{rest % 60:02d}"
+
+
 def wallet_key(number: int) -> str:
     return xonly_pubkey((number + 1).to_bytes(32, "big")).hex()
 
@@ -144,6 +150,7 @@ class SimWorld:
         self.counts: Counter[str] = Counter(f"setting_{name}" for name in settings.names)
         self.commits = 0
         self.trace: deque[tuple[int, str]] = deque(maxlen=TRACE_KEPT)
+        self.story: TextIO | None = None
         self.violations: list[Violation] = []
         self.network = Network(self)
         self.rules = Rules(self)
@@ -203,6 +210,8 @@ class SimWorld:
 
     def say(self, text: str) -> None:
         self.trace.append((int(self.loop.virtual), text))
+        if self.story is not None:
+            self.story.write(f"{clock_text(int(self.loop.virtual))}  {text}\n")
 
     def violate(self, rule: str, text: str) -> None:
         self.say(f"!!! {rule}: {text}")

@@ -15,6 +15,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from billing.dunning import Policy
@@ -174,13 +175,14 @@ ACTS_A_DAY = 0.1
 # --- a run --------------------------------------------------------------------------------------
 
 
-def run_years(seed: int, shape: Shape = SMALL) -> Result:
-    """Deterministic, as `tests.sim.run.run_seed`."""
+def run_years(seed: int, shape: Shape = SMALL, story: Path | None = None) -> Result:
+    """Deterministic, as `tests.sim.run.run_seed`. `story`: a directory for the whole trace, and for
+    the database of a run that broke a rule: the last lines seldom say why."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(_run(seed, shape))
+        return runner.run(_run(seed, shape, story))
 
 
-async def _run(seed: int, shape: Shape) -> Result:
+async def _run(seed: int, shape: Shape, story: Path | None) -> Result:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
     world = SimWorld(seed, loop, shape.tenants)
@@ -188,6 +190,8 @@ async def _run(seed: int, shape: Shape) -> Result:
     world.stripe.gateway.calls = Writes()
     world.payee.lists = False
     saved = listen(world)
+    if story is not None:
+        world.story = (story / f"seed-{seed}.txt").open("w", encoding="utf-8")
     try:
         await _live(world, shape)
         if not world.violations:
@@ -198,7 +202,12 @@ async def _run(seed: int, shape: Shape) -> Result:
             await ledger.check_ledger(world)
     except Exception:
         world.violate("bug", traceback.format_exc())
-    return await finish(world, saved)
+    if story is not None and world.violations:
+        world.connection.execute("VACUUM INTO ?", (str(story / f"seed-{seed}.sqlite"),))
+    result = await finish(world, saved)
+    if world.story is not None:
+        world.story.close()
+    return result
 
 
 async def _live(world: SimWorld, shape: Shape) -> None:
@@ -369,6 +378,7 @@ def main() -> int:
     parser.add_argument("--tenants", type=int, default=200)
     parser.add_argument("--days", type=int, default=730)
     parser.add_argument("--trace", type=int, default=60, help="lines shown of a failing run")
+    parser.add_argument("--story", type=Path, help="a directory for each seed's whole trace")
     args = parser.parse_args()
     shape = Shape(args.tenants, args.days)
     if args.days < 460:
@@ -376,7 +386,7 @@ def main() -> int:
     failed = 0
     for seed in range(args.start, args.start + args.seeds):
         began = time.perf_counter()
-        result = run_years(seed, shape)
+        result = run_years(seed, shape, args.story)
         took = time.perf_counter() - began
         for name, count in sorted(result.counts.items()):
             print(f"  {name:28} {count:8d}")
