@@ -157,7 +157,8 @@ class Dunner:
         except PurserError as error:
             log.warning("dunning.postponed", subject=window.invoice_id, error=error.what)
             async with self.rt.unit() as unit:
-                await self._wait(unit, window, Wait(f"{error.subject} {error.what}"[:120]))
+                why = f"{error.subject} {error.what}"[:120]
+                await self._wait(unit, window, Wait(why, is_odd=True))
 
     async def _advance(self, window: Window) -> None:
         async with self.rt.unit() as unit:
@@ -228,16 +229,18 @@ class Dunner:
         left_s = most if wait.left_s is None else wait.left_s
         if wait.left_s is None and wait.why != window.waits_for:
             left_s = least
+        # Since when it is held up, by whatever: a night in between does not begin that anew.
+        since = window.waits_since if wait.is_odd or wait.comes_between else None
+        if wait.is_odd and since is None:
+            since = unit.now
         await unit.tx.execute(
             "dunning.wait",
             invoice_id=window.invoice_id,
             why=wait.why,
-            now=unit.now,
+            since=since,
             next_look_at=unit.now + min(max(left_s, least), most),
         )
-        since = window.waits_since
-        is_same = wait.is_odd and window.waits_for == wait.why and since is not None
-        if is_same and since is not None and unit.now - since >= STUCK_AFTER_S:
+        if wait.is_odd and since is not None and unit.now - since >= STUCK_AFTER_S:
             await self.rt.alarm(
                 unit,
                 f"dunning_stuck:{window.invoice_id}:{window.day}",
