@@ -349,14 +349,6 @@ def forecast(
     return found
 
 
-def plan_of(
-    window: Window, clock: DunningClock, policy: Policy, *, billing_now: int
-) -> list[dict[str, str | int | None]]:
-    """The forecast as facts of a message: [{action, at}]."""
-    found = forecast(window, clock, policy, billing_now=billing_now)
-    return [{"action": step.action.value, "at": at} for step, at in found]
-
-
 def advance(
     clock: DunningClock,
     *,

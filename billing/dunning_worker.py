@@ -30,7 +30,6 @@ from billing.dunning import (
     Window,
     decide,
     objection,
-    plan_of,
 )
 from billing.dunning_clock import Heartbeat
 from billing.dunning_end import SubscriptionEnder, end
@@ -43,7 +42,7 @@ from billing.parallel import by_group
 from billing.ports import Quoter
 from billing.standing import restore
 from billing.store import dunning, invoices, payments, spends, tenants
-from billing.turns import going_on, is_paid_since
+from billing.turns import going_on, is_paid_since, plan_of
 from billing.unit import Runtime, Unit
 
 log = structlog.stdlib.get_logger("purser")
@@ -214,7 +213,7 @@ class Dunner:
             has_money_in_hand=await money_in_hand(unit, requests)
             or await spends.live(unit.tx, invoice_id) is not None,
             has_older=bool(await going_on(unit, older, self.policy)),
-            is_paid_since=await is_paid_since(unit, relays),
+            is_paid_since=await is_paid_since(unit.tx, relays),
         )
         return decide(situation, self.policy)
 
@@ -300,11 +299,10 @@ class Dunner:
         amount_msat: int,
     ) -> None:
         window = await dunning.get(unit.tx, invoice.id)
-        clock = await dunning.clock(unit.tx)
         payer = await tenants.payer_of(unit.tx, invoice.tenant)
         assert window is not None
         is_over = step.action is Action.END
-        coming = plan_of(window, clock, self.policy, billing_now=unit.billing_now)
+        coming = await plan_of(unit, window, self.policy)
         may_promise = window.promised_at is None and not is_over
         others = await dunning.open_of_tenant(unit.tx, invoice.tenant) if is_over else []
         await unit.say(
