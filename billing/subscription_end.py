@@ -14,6 +14,7 @@ from billing.plan_model import PlanChangeState
 from billing.plans import Catalogue
 from billing.standing import owed_for
 from billing.store import invoices, plan_changes, tenants
+from billing.turns import is_paid_since
 from billing.unit import Runtime, Unit
 from billing.views import SubscriptionView
 
@@ -47,9 +48,11 @@ async def ended(
     for relay in await tenants.relays_of(unit.tx, tenant.pubkey):
         if relay.state in _NEVER_UP or not relay.is_renewed:
             continue
-        if relay.activated_at is not None and await owed_for(unit, relay, besides=""):
+        is_owed = relay.activated_at is not None and await owed_for(unit, relay, besides="")
+        if is_owed and not await is_paid_since(unit.tx, [relay]):
             # Cancelled over an unpaid renewal, as a Dashboard setting does after the last retry:
             # it is limited, stopped and ended by its timeline, and paying still brings it back.
+            # Not where a later one is paid: that keeps the end away, and no newer one will come.
             await lapses.request_lapse(unit, relay, None, "canceled unpaid")
             continue
         stops_at = await _paid_until(unit, relay, period_end, catalogue)
@@ -122,7 +125,7 @@ async def _paid_until(
     carriers = await invoices.of_relay(unit.tx, relay.id)
     if not carriers:
         return None if catalogue is None else unit.billing_now
-    if any(invoice.is_unpaid for invoice in carriers):
+    if carriers[-1].is_unpaid:
         return unit.billing_now
     change = await plan_changes.live_of(unit.tx, relay.id)
     if change is not None and change.state is PlanChangeState.SCHEDULED and change.next_at:
