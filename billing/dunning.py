@@ -218,11 +218,13 @@ class Close:
 @dataclass(frozen=True, slots=True)
 class Wait:
     """Nothing now. `left_s`: seconds of counted or billing time until it can change by itself;
-    `is_odd`: operators are told when it lasts, as nobody else tells them."""
+    `is_odd`: operators are told when it lasts, as nobody else tells them; `comes_between`: it says
+    nothing of what held the step before it, and will after it."""
 
     why: str
     left_s: int | None = None
     is_odd: bool = field(default=False, compare=False)
+    comes_between: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,12 +257,12 @@ def decide(s: Situation, policy: Policy) -> Verdict:
         # What was paid for is not taken away; until the rest is paid it stays stopped (M13).
         return Wait("a later invoice for it is paid")
     if s.clock.paused_at is not None:
-        return Wait("many tenants fail at once")
+        return Wait("many tenants fail at once", comes_between=True)
     if s.clock.down:
-        return Wait(f"{s.clock.down} cannot be asked")
+        return Wait(f"{s.clock.down} cannot be asked", comes_between=True)
     morning = policy.quiet.morning_after(s.billing_now)
     if morning > s.billing_now:
-        return Wait("it is night", morning - s.billing_now)
+        return Wait("it is night", morning - s.billing_now, comes_between=True)
     return Take(steps[0])
 
 
@@ -345,14 +347,6 @@ def forecast(
         day = step.day
         found.append((step, at))
     return found
-
-
-def plan_of(
-    window: Window, clock: DunningClock, policy: Policy, *, billing_now: int
-) -> list[dict[str, str | int | None]]:
-    """The forecast as facts of a message: [{action, at}]."""
-    found = forecast(window, clock, policy, billing_now=billing_now)
-    return [{"action": step.action.value, "at": at} for step, at in found]
 
 
 def advance(

@@ -30,7 +30,6 @@ from billing.dunning import (
     Window,
     decide,
     objection,
-    plan_of,
 )
 from billing.dunning_clock import Heartbeat
 from billing.dunning_end import SubscriptionEnder, end
@@ -43,7 +42,7 @@ from billing.parallel import by_group
 from billing.ports import Quoter
 from billing.standing import restore
 from billing.store import dunning, invoices, payments, spends, tenants
-from billing.turns import going_on, is_paid_since
+from billing.turns import going_on, is_paid_since, plan_of
 from billing.unit import Runtime, Unit
 
 log = structlog.stdlib.get_logger("purser")
@@ -157,7 +156,8 @@ class Dunner:
         except PurserError as error:
             log.warning("dunning.postponed", subject=window.invoice_id, error=error.what)
             async with self.rt.unit() as unit:
-                await self._wait(unit, window, Wait(f"{error.subject} {error.what}"[:120]))
+                why = f"{error.subject} {error.what}"[:120]
+                await self._wait(unit, window, Wait(why, is_odd=True))
 
     async def _advance(self, window: Window) -> None:
         async with self.rt.unit() as unit:
@@ -213,7 +213,7 @@ class Dunner:
             has_money_in_hand=await money_in_hand(unit, requests)
             or await spends.live(unit.tx, invoice_id) is not None,
             has_older=bool(await going_on(unit, older, self.policy)),
-            is_paid_since=await is_paid_since(unit, relays),
+            is_paid_since=await is_paid_since(unit.tx, relays),
         )
         return decide(situation, self.policy)
 
@@ -228,16 +228,18 @@ class Dunner:
         left_s = most if wait.left_s is None else wait.left_s
         if wait.left_s is None and wait.why != window.waits_for:
             left_s = least
+        # Since when it is held up, by whatever: a night in between does not begin that anew.
+        since = window.waits_since if wait.is_odd or wait.comes_between else None
+        if wait.is_odd and since is None:
+            since = unit.now
         await unit.tx.execute(
             "dunning.wait",
             invoice_id=window.invoice_id,
             why=wait.why,
-            now=unit.now,
+            since=since,
             next_look_at=unit.now + min(max(left_s, least), most),
         )
-        since = window.waits_since
-        is_same = wait.is_odd and window.waits_for == wait.why and since is not None
-        if is_same and since is not None and unit.now - since >= STUCK_AFTER_S:
+        if wait.is_odd and since is not None and unit.now - since >= STUCK_AFTER_S:
             await self.rt.alarm(
                 unit,
                 f"dunning_stuck:{window.invoice_id}:{window.day}",
@@ -297,11 +299,10 @@ class Dunner:
         amount_msat: int,
     ) -> None:
         window = await dunning.get(unit.tx, invoice.id)
-        clock = await dunning.clock(unit.tx)
         payer = await tenants.payer_of(unit.tx, invoice.tenant)
         assert window is not None
         is_over = step.action is Action.END
-        coming = plan_of(window, clock, self.policy, billing_now=unit.billing_now)
+        coming = await plan_of(unit, window, self.policy)
         may_promise = window.promised_at is None and not is_over
         others = await dunning.open_of_tenant(unit.tx, invoice.tenant) if is_over else []
         await unit.say(

@@ -6,8 +6,9 @@ from typing import Final, Literal, TypeAlias
 
 from billing.model import RelayState, Tenant
 from billing.plan_changes import Provision
+from billing.ports import StripeGateway
 from billing.store import invoices, refunds, tenants
-from billing.unit import Unit
+from billing.unit import Runtime, Unit
 
 StopPolicy: TypeAlias = Literal["period_end", "now_with_credit"]
 """When stopping the last paid relay ends the subscription."""
@@ -62,3 +63,13 @@ async def credit_is_due(unit: Unit, tenant: Tenant, since: int) -> bool:
         "activity.count_given_elsewhere", tenant=tenant.pubkey, since=paid_at
     )
     return not by_others
+
+
+async def is_still_due(rt: Runtime, stripe: StripeGateway, tenant: Tenant, slack_s: int) -> bool:
+    """The same right before it is given. A stop may have waited for hours for Stripe to answer, and
+    a renewal come meanwhile: credit for that period would be for time never paid. Raises the
+    gateway's errors. `slack_s`: how far Stripe's clock and ours may differ."""
+    assert tenant.subscription_id is not None
+    began_at = (await stripe.subscription(tenant.subscription_id)).period_start
+    async with rt.unit() as unit:
+        return began_at is not None and await credit_is_due(unit, tenant, began_at - slack_s)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from billing.dunning import Policy, Window, plan_of
+from billing.dunning import Policy, Window
 from billing.model import RelayState
-from billing.store import dunning, invoices
-from billing.turns import whose_turn
+from billing.store import invoices
+from billing.turns import plan_of, whose_turn
 from billing.unit import Fact, Unit
 
 
 async def outlook(unit: Unit, window: Window, policy: Policy) -> dict[str, Fact]:
     """`coming` [{action, at}], `relays` by name, what is left to pay, and how long it is paused."""
-    clock = await dunning.clock(unit.tx)
     invoice = await invoices.get(unit.tx, window.invoice_id)
     assert invoice is not None
     relays = await invoices.relays_of(unit.tx, window.invoice_id)
     return {
-        "coming": plan_of(window, clock, policy, billing_now=unit.billing_now),
+        "coming": await plan_of(unit, window, policy),
         "relays": [relay.name for relay in relays if relay.state is not RelayState.ENDED],
         "amount_minor": invoice.amount_remaining_minor,
         "currency": invoice.currency,

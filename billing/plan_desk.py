@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from billing import lapses, plan_effects
 from billing.desk import Command, Desk, answer
+from billing.good_standing import owes_nothing
 from billing.model import HostedRelay, RelayState, may_pay
 from billing.plan_changes import Provision, kind_of
 from billing.plan_model import PlanChange, PlanChangeState
@@ -13,6 +15,12 @@ from billing.plans import Catalogue, Plan
 from billing.standing import is_owing
 from billing.store import invoices, plan_changes, tenants
 from billing.unit import Unit
+
+UNDONE_BEFORE_S: Final = 6 * 3600
+"""An upgrade that nobody paid is taken back so long before the renewal, which would have its price:
+a request shown at the last moment is decided by then (an hour, a margin of three, two look-ups)."""
+LEAST_TO_PAY_S: Final = 3600
+"""With less time than that to be paid in, an upgrade waits for the renewal."""
 
 
 @dataclass(slots=True)
@@ -145,7 +153,11 @@ class PlanDesk:
             )
             return
         state = PlanChangeState.CONFIRMED if is_upgrade else PlanChangeState.SCHEDULED
-        due_until = unit.billing_now + self.desk.policy.unpaid_expires_s if is_upgrade else None
+        due_until = None
+        if is_upgrade:
+            due_until = unit.billing_now + self.desk.policy.unpaid_expires_s
+            if tenant.subscription_id is not None and tenant.period_end is not None:
+                due_until = min(due_until, tenant.period_end - UNDONE_BEFORE_S)
         await unit.tx.execute(
             "plan_changes.confirm", id=change.id, state=state.value, now=unit.now,
             due_until=due_until,
@@ -193,7 +205,12 @@ class PlanDesk:
         is_waiting = tenant.subscription_status in ("incomplete", "past_due", "unpaid")
         if owed or relay.state is not RelayState.ACTIVE or is_waiting:
             return "owed"
-        return "renewing" if kind == "downgrade" and await _is_being_renewed(unit, relay) else None
+        if kind == "downgrade":
+            return "renewing" if await _is_being_renewed(unit, relay) else None
+        if await owes_nothing(unit, relay.tenant, self.provision):
+            return None
+        within_s = UNDONE_BEFORE_S + LEAST_TO_PAY_S
+        return "before_renewal" if await _is_being_renewed(unit, relay, within_s) else None
 
     async def _say_open(
         self, unit: Unit, command: Command, relay: HostedRelay, live: PlanChange
@@ -213,7 +230,9 @@ class PlanDesk:
         return self.catalogue.get(plan_id).title if plan_id in self.catalogue else plan_id
 
 
-async def _is_being_renewed(unit: Unit, relay: HostedRelay) -> bool:
+async def _is_being_renewed(
+    unit: Unit, relay: HostedRelay, within_s: int = lapses.LAST_HOUR_S
+) -> bool:
     """Stripe may be drawing up the renewal: which plan is on it cannot be changed any more, so the
     one that it runs on then must not change either (M12)."""
     tenant = await tenants.get(unit.tx, relay.tenant)
@@ -221,7 +240,7 @@ async def _is_being_renewed(unit: Unit, relay: HostedRelay) -> bool:
         tenant is not None
         and tenant.subscription_id is not None
         and tenant.period_end is not None
-        and tenant.period_end <= unit.billing_now + lapses.LAST_HOUR_S
+        and tenant.period_end <= unit.billing_now + within_s
     )
 
 

@@ -15,6 +15,7 @@ from typing import Final
 from billing import invoices as effects
 from billing import plan_effects
 from billing.errors import PurserError, StripeRejected
+from billing.good_standing import is_still_due
 from billing.item_changes import load_changes
 from billing.model import Change, RelayState, Tenant
 from billing.open_money import RENEWAL
@@ -73,10 +74,11 @@ class Changer:
                     )
                     await self._done(tenant, change, view, change.kind)
                 case "cancel_now":
+                    credit = bool(json.loads(change.quantities)["credit"]) and await is_still_due(
+                        self.rt, self.stripe, tenant, CLOCK_SLACK_S
+                    )
                     await self.stripe.cancel_subscription(
-                        change.items_operation_id,
-                        _subscription_of(tenant),
-                        credit=bool(json.loads(change.quantities)["credit"]),
+                        change.items_operation_id, _subscription_of(tenant), credit=credit
                     )
                     view = await self.stripe.subscription(_subscription_of(tenant))
                     await self._done(tenant, change, view, change.quantities)

@@ -51,6 +51,7 @@ async def ended(
         if relay.activated_at is not None and is_behind(carriers):
             # Cancelled over an unpaid renewal, as a Dashboard setting does after the last retry:
             # it is limited, stopped and ended by its timeline, and paying still brings it back.
+            # Not where a later one is paid: that keeps the end away, and no newer one will come.
             await lapses.request_lapse(unit, relay, None, "canceled unpaid")
             continue
         stops_at = await _paid_until(unit, relay, carriers, period_end, catalogue)

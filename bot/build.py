@@ -257,7 +257,7 @@ def _build_intake(core: Core) -> Intake:
         Accounts(desk, config.dunning_policy()),
         WalletCommands(desk, core.book),
         Promises(desk, config.dunning_policy()),
-        PlanDesk(desk, core.catalogue),
+        PlanDesk(desk, core.catalogue, config.subscriptions.provision),
         CardCommands(desk, "card" in config.collection.rails, config.stripe.card_page),
         Resumes(desk, core.catalogue),
     )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from billing.dunning import Policy, forecast, paused
+from billing.dunning import Policy, paused
 from billing.money import format_fiat
 from billing.store import dunning, invoices
 from billing.store.engine import Tx
+from billing.turns import coming as steps_to_come
 from bot.nostr.nip19 import npub_encode
 from bot.queries import Row
 
@@ -26,7 +27,7 @@ async def windows(tx: Tx, policy: Policy, now: int) -> list[Row]:
     for window in await dunning.everything_open(tx):
         invoice = await invoices.get(tx, window.invoice_id)
         assert invoice is not None
-        coming = forecast(window, clock, policy, billing_now=billing_now)
+        coming = await steps_to_come(tx, window, policy, billing_now)
         relays = await invoices.relays_of(tx, window.invoice_id)
         left_s = window.pause_s - paused(window, clock)
         rows.append(

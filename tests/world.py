@@ -396,7 +396,7 @@ class World:
         self.desk = Desk(rt, Policy(None))
         self.orders = Orders(self.desk, self.catalogue, self.stop_policy)
         self.resumes = Resumes(self.desk, self.catalogue)
-        self.plan_desk = PlanDesk(self.desk, self.catalogue)
+        self.plan_desk = PlanDesk(self.desk, self.catalogue, self.provision)
         self.accounts = Accounts(self.desk, self.timeline)
         self.promises = Promises(self.desk, self.timeline)
         vault = Vault(KeyRing((Key("k1", bytes(32)),)), self.ids)

@@ -52,6 +52,8 @@ _WHY_NOT = {
     "owed": "Something is owed for {name}. Say pay; its plan can change after that.",
     "renewing": "{name} is renewed within the hour: until that is done the change to {plan} can be "
     "neither made nor cancelled. Ask again in an hour.",
+    "before_renewal": "{name} is renewed within hours, and a change to {plan} would have to be "
+    "paid before that. Ask again once it is renewed.",
     "changed": "{name} has changed since. Ask again: plan {name} {plan}",
 }
 

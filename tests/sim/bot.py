@@ -120,7 +120,7 @@ class Bot:
         self.desk = Desk(self.rt, Policy(None))
         self.orders = Orders(self.desk, world.catalogue, world.settings.stop)
         self.accounts = Accounts(self.desk, world.timeline)
-        self.plan_desk = PlanDesk(self.desk, world.catalogue)
+        self.plan_desk = PlanDesk(self.desk, world.catalogue, world.settings.provision)
         self.resumes = Resumes(self.desk, world.catalogue)
         self.promises = Promises(self.desk, world.timeline)
         book = ConnectionBook(

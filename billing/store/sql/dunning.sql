@@ -63,12 +63,9 @@ SET told_at = :billing_now, told_clock = :elapsed_s, next_look_at = :now
 WHERE invoice_id = :invoice_id AND closed_at IS NULL AND told_clock IS NULL
 
 -- name: wait
--- Nothing now: why, since when, and when to look again.
+-- Nothing now: why, since when a step that is due is held up, and when to look again.
 UPDATE dunning_windows
-SET waits_since = CASE
-        WHEN waits_for = :why THEN waits_since ELSE CAST(:now AS BIGINT)
-    END,
-    waits_for = :why, next_look_at = :next_look_at
+SET waits_since = CAST(:since AS BIGINT), waits_for = :why, next_look_at = :next_look_at
 WHERE invoice_id = :invoice_id AND closed_at IS NULL
 
 -- name: set_due

@@ -109,6 +109,26 @@ async def test_a_promise_and_status_are_of_the_invoice_whose_turn_it_is(world: W
     assert await state(world, 1) is RelayState.STOPPED
 
 
+async def test_an_end_that_a_later_payment_keeps_away_is_told_for_when_that_is_used_up(
+    world: World,
+) -> None:
+    """Its day was long past: `status` and `purser dunning` said that it ends at this moment."""
+    await unpaid(world)
+    await days(world, 12)
+    await change(world, "pause", days=15)
+    await days(world, 18)
+    newest = list(world.stripe.books.invoices.values())[-1]
+    assert newest.id != renewal(world).id
+    world.stripe.books.mark_paid(newest, off_stripe=True)
+    await days(world, 20)
+    (row,) = await listed(world)
+    assert row["waits_for"] == "a later invoice for it is paid"
+    used_up_at = subscription(world).period_end
+    assert (row["next"], row["next_at"]) == ("end", used_up_at)
+    await world.accounts.status(await world.command("status"))
+    assert (await told(world))[-1][1]["coming"] == [{"action": "end", "at": used_up_at}]
+
+
 async def test_an_operator_may_count_a_message_as_delivered(world: World) -> None:
     await unpaid(world)
     await days(world, 6)

@@ -10,7 +10,7 @@ import pytest
 
 from billing.collection import Collector
 from billing.dunning import DAY_S, Policy, Quiet
-from billing.errors import StripeUnavailable
+from billing.errors import StripeRejected, StripeUnavailable
 from billing.model import ConnectionRole, RelayState
 from billing.store import dunning
 from tests.unit.billing.dunned import (
@@ -172,6 +172,36 @@ async def test_m13_a_payment_request_that_cannot_be_asked_about_postpones(world:
     world.payee.mute_lookups = False
     await days(world, 1)
     assert await state(world) is RelayState.LIMITED
+
+
+async def test_a_step_that_is_held_up_for_days_is_told_with_quiet_hours_too(world: World) -> None:
+    """Each night was another reason to wait, and with it the days were counted anew."""
+    world.dunner.policy = Policy(quiet=Quiet(20, 9, UTC))
+    await unpaid(world)
+    await days(world, 6)
+    world.payee.mute_lookups = True
+    await days(world, 7)
+    assert await state(world) is RelayState.ACTIVE
+    assert [text for text in await alarms(world) if "Dunning of invoice" in text]
+
+
+async def test_a_step_that_an_error_holds_up_for_days_is_told(world: World) -> None:
+    """A question that Stripe refuses, as to a key that may not ask it, is no outage: the clock goes
+    on, and nobody heard that the step never came."""
+    await unpaid(world)
+    await days(world, 6)
+
+    async def refused(invoice_id: str) -> Any:
+        why = "the key may not read payments"
+        raise StripeRejected(invoice_id, why, status=403, code=None, request_id=None)
+
+    world.dunner.investigator.stripe.card_progress = refused  # type: ignore[method-assign]
+    await days(world, 2.5)
+    assert not [text for text in await alarms(world) if "Dunning of invoice" in text]
+    await days(world, 3)
+    assert await state(world) is RelayState.ACTIVE
+    (told, *_) = [text for text in await alarms(world) if "Dunning of invoice" in text]
+    assert "the key may not read payments" in told
 
 
 async def test_m13_credit_that_covers_it_is_spent_on_it_before_anything_is_taken(

@@ -400,6 +400,31 @@ async def test_m12_an_end_that_a_later_payment_keeps_away_holds_up_no_younger_in
     assert [w.day for w in await windows(world)] == [10, 10]
 
 
+async def test_m13_cancelled_while_a_later_invoice_is_paid_it_ends_when_that_is_used_up(
+    world: World,
+) -> None:
+    """Nothing newer ever came, so the end was kept away for good: it stayed stopped for ever, and
+    its invoice open."""
+    await unpaid(world)
+    await days(world, 12)
+    await give_time(world, 20)
+    await days(world, 18)
+    newest = list(world.stripe.books.invoices.values())[-1]
+    assert newest.id != renewal(world).id
+    world.stripe.books.mark_paid(newest, off_stripe=True)
+    await days(world, 5)
+    sub = subscription(world)
+    world.stripe.books.cancel(sub)
+    await days(world, 5)
+    assert await state(world) is RelayState.STOPPED
+    assert (await world.relays())[0].stops_at == sub.period_end
+    assert "lapsing" in await said(world, all_of_it=True)
+    await days(world, 30)
+    assert await windows(world) == []
+    assert (await world.relays())[0].is_lapsed
+    assert renewal(world).status == "void"
+
+
 # --- what it must not touch -----------------------------------------------------------------------
 
 

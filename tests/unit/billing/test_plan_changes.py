@@ -9,6 +9,7 @@ from billing.errors import StripeUnavailable
 from billing.model import RelayState
 from billing.plan_changes import QUOTE_LIFE_S
 from billing.plan_model import PlanChange
+from billing.plans import Catalogue, Plan
 from bot.dm.texts import render
 from tests.unit.billing.conftest import MakeWorld
 from tests.world import ALICE, OPERATOR, World
@@ -101,6 +102,43 @@ async def test_m12_an_unpaid_upgrade_is_undone_and_touches_only_itself(world: Wo
     assert (relay.plan, relay.state) == ("basic", RelayState.ACTIVE)
     assert [c.state.value for c in await changes(world)] == ["undone"]
     assert "plan_undone" in [kind for kind, _ in await world.messages()]
+
+
+async def test_m12_an_unpaid_upgrade_is_undone_before_the_renewal_has_its_price(
+    make_world: MakeWorld,
+) -> None:
+    """Confirmed within a day of the renewal and not paid, it was undone after that was made: the
+    tenant was asked for the dear plan's price, for a relay on the cheap one."""
+    world = await make_world()
+    world.catalogue = Catalogue(
+        [Plan("basic", "Basic", 400, "usd"), Plan("pro", "Pro", 9000, "usd")]
+    )
+    world._build()
+    await have_relay(world)
+    (sub,) = world.stripe.books.subscriptions.values()
+    await world.pass_time(sub.period_end - 8 * 3600 - world.clock.billing_now(), step=DAY_S)
+    _, quote = await ask(world, "pro")
+    world.payer.behaviour = "refuses"
+    told = (await confirm(world, quote["code"]))[1]
+    assert told["due_until"] == sub.period_end - 6 * 3600
+    await world.pass_time(90 * 60, step=600)
+    assert (await ask(world, "pro"))[0] == "plan_open"
+    await world.pass_time(7 * 3600, step=1800)
+    await world.pass_time(7200, step=1800)
+    amounts = [(i.status, i.total_minor) for i in await world.invoices()]
+    assert amounts == [("paid", 400), ("void", quote["now_minor"]), ("open", 400)]
+    assert [c.state.value for c in await changes(world)] == ["undone"]
+
+
+async def test_an_upgrade_just_before_a_renewal_waits_for_it(world: World) -> None:
+    await have_relay(world)
+    (sub,) = world.stripe.books.subscriptions.values()
+    await world.pass_time(sub.period_end - 6 * 3600 - world.clock.billing_now(), step=DAY_S)
+    kind, told = await ask(world, "pro")
+    assert (kind, told["why"]) == ("plan_not_now", "before_renewal")
+    assert "Ask again once it is renewed" in render(kind, told)
+    await world.pass_time(9 * 3600, step=1800)
+    assert (await ask(world, "pro"))[0] == "plan_quote"
 
 
 async def test_m9_an_upgrade_paid_after_it_was_given_up_is_applied_at_no_further_cost(

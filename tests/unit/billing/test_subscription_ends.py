@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from billing.errors import StripeUnavailable
 from billing.model import HostedRelay, InboxEvent, RelayState
 from billing.plans import Catalogue
 from billing.ports import RelayUnreachable
@@ -446,6 +447,30 @@ async def test_m10_nor_where_the_renewal_came_between_the_stop_and_its_end(
     await world.pass_time(7200, step=600)
     assert sub.is_terminal
     assert sub.customer.balance_minor == 0
+
+
+async def test_m10_nor_where_the_renewal_came_while_stripe_did_not_answer_the_end(
+    make_world: MakeWorld,
+) -> None:
+    """The stop was stored with its credit, and tried again in the next period: that was given back
+    whole, and never paid."""
+    world = await with_credit(make_world)
+    (sub,) = subscriptions(world)
+    await world.pass_time(sub.period_end - 7200 - world.clock.billing_now(), step=DAY_S)
+    cancel = world.stripe.cancel_subscription
+
+    async def away(operation_id: str, subscription_id: str, *, credit: bool = False) -> None:
+        raise StripeUnavailable(subscription_id, "503")
+
+    world.stripe.cancel_subscription = away  # type: ignore[method-assign]
+    assert (await say(world, "stop", confirmed=True))["credited"]
+    world.payer.behaviour = "refuses"
+    await world.pass_time(3 * 3600, step=600)
+    world.stripe.cancel_subscription = cancel  # type: ignore[method-assign]
+    await world.pass_time(2 * 3600, step=600)
+    assert sub.is_terminal
+    assert sub.customer.balance_minor == 0
+    assert [i.status for i in await world.invoices()] == ["paid", "void"]
 
 
 async def test_c16_a_late_event_of_an_old_subscription_changes_nothing(world: World) -> None:
