@@ -79,15 +79,25 @@ async def _first_sight(unit: Unit, invoice: Invoice) -> None:
         currency=invoice.currency,
     )
     if invoice.billing_reason == RENEWAL:
-        carried = [
-            relay.id
-            for relay in await tenants.relays_of(unit.tx, invoice.tenant)
-            if relay.state is not RelayState.PENDING_PAYMENT and relay.is_renewed
-            if await _billed_plan(unit, relay) not in unit.free_plans
-        ]
-        await invoices.link_relays(unit.tx, invoice.id, carried)
+        await invoices.link_relays(unit.tx, invoice.id, await _renewed_by(unit, invoice))
     if invoice.status in ("draft", "open"):
         await invoices.want_collection(unit.tx, invoice.id, due_at=unit.now)
+
+
+async def _renewed_by(unit: Unit, renewal: Invoice) -> list[str]:
+    """Ids of the relays that it is for. One of another subscription, seen late, is nothing to a
+    relay that came up since: who pays for that one owes no old renewal for it (M13)."""
+    tenant = await tenants.get(unit.tx, renewal.tenant)
+    is_ours = tenant is not None and tenant.subscription_id == renewal.subscription_id
+    found: list[str] = []
+    for relay in await tenants.relays_of(unit.tx, renewal.tenant):
+        if relay.state is RelayState.PENDING_PAYMENT or not relay.is_renewed:
+            continue
+        if not is_ours and (relay.activated_at or 0) > renewal.created_at:
+            continue
+        if await _billed_plan(unit, relay) not in unit.free_plans:
+            found.append(relay.id)
+    return found
 
 
 async def _billed_plan(unit: Unit, relay: HostedRelay) -> str:

@@ -10,7 +10,7 @@ from billing.errors import StripeUnavailable
 from billing.model import HostedRelay, InboxEvent, RelayState
 from billing.plans import Catalogue
 from billing.ports import RelayUnreachable
-from billing.store import sweeps, tenants
+from billing.store import invoices, sweeps, tenants
 from bot.dm.texts import render
 from tests.fakes.stripe_books import Subscription
 from tests.unit.billing.conftest import MakeWorld
@@ -191,6 +191,30 @@ async def test_m12_a_renewal_written_off_before_a_paid_one_leaves_no_relay_witho
     assert (await relay(world)).stops_at == sub.period_end
     await world.pass_time(35 * DAY_S, step=DAY_S)
     assert (await relay(world)).is_lapsed
+
+
+async def test_m13_a_late_renewal_of_an_old_subscription_is_not_the_debt_of_a_newer_relay(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was drawn up before that relay was ever up, and its event came after."""
+    await have_relays(world, "alice")
+    (old,) = subscriptions(world)
+    books = world.stripe.books
+    with monkeypatch.context() as unheard:
+        unheard.setattr(books, "tell", lambda *args, **more: None)
+        renewal = books.draft(old.customer, old, [400], "subscription_cycle", False)
+        renewal.status = "open"
+    books.cancel(old)
+    await world.pass_time(DAY_S, step=3600)
+    await world.orders.new(await world.command("new"), "berta", "basic")
+    await world.pass_time(600, step=60)
+    assert (await relay(world, "berta")).state is RelayState.ACTIVE
+    books.tell("invoice.finalized", renewal)
+    await world.settle_down()
+    async with world.rt.unit() as unit:
+        assert not await invoices.relays_of(unit.tx, renewal.id)
+    await world.pass_time(20 * DAY_S, step=DAY_S)
+    assert (await relay(world, "berta")).state is RelayState.ACTIVE
 
 
 async def test_k3_without_its_event_the_end_has_the_same_effect(world: World) -> None:
