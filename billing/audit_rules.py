@@ -6,7 +6,7 @@ Pure: four pictures in, differences out. A difference says where to look; it mov
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from billing.ledger import MSAT, Account, Balances, invoice_position
@@ -89,6 +89,7 @@ class WalletSide:
 
 def compare(store: StoreSide, stripe: StripeSide, wallet: WalletSide) -> list[Difference]:
     """Everything that does not agree, by tenant and subject."""
+    stripe = replace(stripe, invoices=_ours(store, stripe))
     found = [
         *_invoices(store, stripe),
         *_customers(store, stripe),
@@ -111,6 +112,17 @@ def compare(store: StoreSide, stripe: StripeSide, wallet: WalletSide) -> list[Di
 
 
 # --- Stripe -------------------------------------------------------------------------------------
+
+
+def _ours(store: StoreSide, stripe: StripeSide) -> list[InvoiceView]:
+    """Without those of subscriptions that others made for our customers, which are left alone."""
+    known = {invoice.id for invoice in store.invoices}
+    own = {tenant.customer_id: tenant.subscription_id for tenant in store.tenants}
+    return [
+        view
+        for view in stripe.invoices
+        if view.id in known or not view.is_beside(own.get(view.customer_id))
+    ]
 
 
 def _invoices(store: StoreSide, stripe: StripeSide) -> Iterator[Difference]:

@@ -17,7 +17,7 @@ from billing.store import invoices, tenants
 from billing.subscription_changes import store_subscription
 from billing.subscription_end import on_ended
 from billing.unit import Runtime, Unit
-from billing.views import InvoiceView, SubscriptionView
+from billing.views import TENANT_KEY, InvoiceView, SubscriptionView
 
 PUBKEY_KEY: Final = "purser_pubkey"
 """Customer metadata: whose it is (the gateway writes it at creation)."""
@@ -41,6 +41,10 @@ class Handlers:
             return tenant
 
         async def effect(unit: Unit) -> None:
+            known = await invoices.get(unit.tx, view.id)
+            if known is None and view.is_beside(tenant.subscription_id):
+                await self._tell_of_another(unit, tenant, view.subscription_id or "")
+                return
             invoice = await effects.refresh(unit, tenant.pubkey, view)
             if invoice.status in ("draft", "open"):
                 await invoices.want_collection(unit.tx, invoice.id, due_at=unit.now)
@@ -58,7 +62,9 @@ class Handlers:
         if not isinstance(tenant, Tenant):
             return tenant
         if tenant.subscription_id not in (None, view.id):
-            return Ignored("not the tenant's present subscription")
+            if TENANT_KEY in view.metadata or view.is_terminal:
+                return Ignored("not the tenant's present subscription")
+            return lambda unit: self._tell_of_another(unit, tenant, view.id)
         if tenant.subscription_id is None and view.is_terminal:
             return Ignored("an old subscription")
 
@@ -75,6 +81,18 @@ class Handlers:
             await tenants.want_sync(unit.tx, tenant.pubkey, due_at=unit.now)
 
         return effect
+
+    async def _tell_of_another(self, unit: Unit, tenant: Tenant, subscription_id: str) -> None:
+        """Somebody made it in the Dashboard for this customer, for what reason ever: a wallet that
+        was connected to pay for relays does not pay for it, and nothing is changed about it."""
+        await self.rt.alarm(
+            unit,
+            f"another_subscription:{subscription_id}",
+            f"Subscription {subscription_id} was made at Stripe for the customer of tenant "
+            f"{tenant.pubkey[:16]}…, beside Purser's own, {tenant.subscription_id}. It is left "
+            "alone: no relay is billed by it, and its invoices are not collected here. If it is a "
+            "mistake, cancel it at Stripe.",
+        )
 
     async def _invoice(self, event: InboxEvent) -> InvoiceView | None:
         assert event.object_id is not None

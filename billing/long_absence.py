@@ -77,7 +77,8 @@ class LongAbsence:
                 owner = owners.get(view.customer_id)
                 if owner is None:
                     continue
-                if invoice_difference(ours.get(view.id), view, owner.pubkey, owner.name):
+                mine, own = ours.get(view.id), owner.subscription_id
+                if invoice_difference(mine, view, owner.pubkey, owner.name, subscription_id=own):
                     event = Found(found.INVOICE, view.id, key)
                     fed += await feed(unit, event, livemode=self.livemode)
             return fed

@@ -125,9 +125,17 @@ def unsubscribed_difference(row: Unsubscribed) -> Difference:
 
 
 def invoice_difference(
-    mine: Invoice | None, view: InvoiceView, tenant: str, name: str
+    mine: Invoice | None,
+    view: InvoiceView,
+    tenant: str,
+    name: str,
+    *,
+    subscription_id: str | None = None,
 ) -> Difference | None:
-    """Status and what remains; `mine` None: it is unknown here."""
+    """Status and what remains; `mine` None: it is unknown here, as are those of a subscription that
+    was made beside the tenant's own, `subscription_id`."""
+    if mine is None and view.is_beside(subscription_id):
+        return None
     if mine is None:
         text = f"invoice {view.id} is {view.status} at Stripe and unknown here"
     elif mine.status != view.status:

@@ -33,12 +33,10 @@ from billing.reconcile_rules import (
 from billing.store import sweeps, tenants
 from billing.store.sweeps import SweptSeats, SweptTenant, Unsubscribed, listed
 from billing.unit import Runtime, Unit
-from billing.views import InvoiceView, OpenStatus, SubscriptionView
+from billing.views import TENANT_KEY, InvoiceView, OpenStatus, SubscriptionView
 
 log = structlog.stdlib.get_logger("purser")
 
-TENANT_KEY: Final = "purser_tenant"
-"""Subscription metadata: whose it is."""
 POSITION: Final = "reconcile"
 """The cursor that says where an interrupted sweep stands."""
 RESUME_WITHIN_S: Final = 3600
@@ -259,7 +257,13 @@ class Sweep:
                 tenant = known.get(view.customer_id)
                 if tenant is not None:
                     mine = ours.get(view.id)
-                    found = invoice_difference(mine, view, tenant.pubkey, tenant.name)
+                    found = invoice_difference(
+                        mine,
+                        view,
+                        tenant.pubkey,
+                        tenant.name,
+                        subscription_id=tenant.subscription_id,
+                    )
                     if found is not None:
                         await self._put_right(unit, found)
 

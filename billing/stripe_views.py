@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, cast, get_args
 
 from billing.views import (
+    TENANT_KEY,
     CardProgress,
     CustomerView,
     InvoiceStatus,
@@ -117,6 +118,7 @@ def invoice_view(raw: Raw) -> InvoiceView:
         covers_from=covers_from,
         covers_until=covers_until,
         collection_method=str(raw.get("collection_method") or "charge_automatically"),
+        made_for=(details.get("metadata") or {}).get(TENANT_KEY),
         seats=_seats(raw),
     )
 

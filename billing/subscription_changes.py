@@ -26,7 +26,7 @@ from billing.store import invoices, plan_changes, tenants
 from billing.store.operations import NEW_KEY_AFTER_S, NEW_KEY_AFTER_TRIES
 from billing.subscription_watch import seats_text
 from billing.unit import Runtime, Unit
-from billing.views import InvoiceView, Prorations, SubscriptionView
+from billing.views import TENANT_KEY, InvoiceView, Prorations, SubscriptionView
 
 CLOCK_SLACK_S: Final = 300
 """Stripe's clock and ours may differ so far: a renewal is never missed for that."""
@@ -113,7 +113,7 @@ class Changer:
                 change.items_operation_id,
                 customer_id=tenant.customer_id,
                 quantities=quantities,
-                metadata={"purser_tenant": tenant.pubkey}
+                metadata={TENANT_KEY: tenant.pubkey}
                 | state_relays(relay for relay in relays if relay.id in carried),
                 days_until_due=self.days_until_due,
             )

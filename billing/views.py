@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
@@ -13,6 +13,8 @@ OpenStatus: TypeAlias = Literal["draft", "open", "uncollectible"]
 """What is not final: paying, voiding or deleting it is still possible."""
 Prorations: TypeAlias = Literal["create_prorations", "none"]
 
+TENANT_KEY: Final = "purser_tenant"
+"""Subscription metadata: whose it is, on all that Purser made."""
 TERMINAL_SUBSCRIPTION_STATES = frozenset({"canceled", "incomplete_expired"})
 """`unpaid` and `past_due` are not terminal: paying brings them back (facts/stripe.md)."""
 
@@ -121,8 +123,16 @@ class InvoiceView:
     covers_from: int | None = None
     covers_until: int | None = None
     collection_method: str = "charge_automatically"
+    made_for: str | None = None
+    """The tenant that its subscription's metadata named when it was made (`TENANT_KEY`)."""
     seats: int | None = None
     """Relays that its charged lines are for, prorations left out; None: not all lines are known."""
+
+    def is_beside(self, subscription_id: str | None) -> bool:
+        """Of a subscription that somebody made at Stripe beside the tenant's own, whose id that
+        is: one that Purser made says for whom, also when it is over."""
+        ids = (None, subscription_id)
+        return subscription_id is not None and self.subscription_id not in ids and not self.made_for
 
 
 @dataclass(frozen=True, slots=True)

@@ -785,3 +785,22 @@ async def test_a_sent_invoice_needs_an_address(stage: Stage) -> None:
             metadata={},
             days_until_due=7,
         )
+
+
+@pytest.mark.parametrize("metadata", [{"purser_tenant": PUBKEY}, {}])
+async def test_an_invoice_says_for_whom_its_subscription_was_made(
+    stage: Stage, metadata: dict[str, str]
+) -> None:
+    """By which one that somebody made by hand is told from ours, over at Stripe or not."""
+    sub = await stage.gateway.create_subscription(
+        op(),
+        customer_id=await customer_id(stage),
+        quantities={await price(stage): 1},
+        metadata=metadata,
+    )
+    made_for = metadata.get("purser_tenant")
+    invoice = await first_invoice(stage, sub)
+    assert invoice.made_for == made_for
+    assert invoice.is_beside("sub_other") is (made_for is None)
+    assert not invoice.is_beside(sub.id)
+    assert not invoice.is_beside(None)

@@ -9,6 +9,7 @@ from typing import Literal
 
 from billing.money import minimum_charge_minor
 from billing.views import (
+    TENANT_KEY,
     CardProgress,
     CustomerView,
     InvoiceStatus,
@@ -188,6 +189,7 @@ class Invoice:
             metadata=dict(self.metadata),
             covers_from=self.covers[0],
             covers_until=self.covers[1],
+            made_for=self.subscription.metadata.get(TENANT_KEY) if self.subscription else None,
             seats=self.seats,
             collection_method=(
                 "charge_automatically" if self.days_until_due is None else "send_invoice"

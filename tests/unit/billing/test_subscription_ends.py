@@ -12,7 +12,8 @@ from billing.plans import Catalogue
 from billing.ports import RelayUnreachable
 from billing.store import invoices, sweeps, tenants
 from bot.dm.texts import render
-from tests.fakes.stripe_books import Subscription
+from tests.books import check_all
+from tests.fakes.stripe_books import Item, Subscription
 from tests.unit.billing.conftest import MakeWorld
 from tests.world import ALICE, OPERATOR, World
 
@@ -215,6 +216,36 @@ async def test_m13_a_late_renewal_of_an_old_subscription_is_not_the_debt_of_a_ne
         assert not await invoices.relays_of(unit.tx, renewal.id)
     await world.pass_time(20 * DAY_S, step=DAY_S)
     assert (await relay(world, "berta")).state is RelayState.ACTIVE
+
+
+async def test_a_subscription_made_by_hand_beside_the_own_one_is_left_alone_and_told(
+    world: World,
+) -> None:
+    """Its renewal was paid from the tenant's wallet, for relays that nobody has."""
+    await have_relays(world, "alice")
+    (own,) = subscriptions(world)
+    books = world.stripe.books
+    by_hand = Subscription(
+        id=books.new_id("sub"),
+        customer=own.customer,
+        items=[Item(books.new_id("si"), own.items[0].price, 3)],
+        metadata={},
+        created_at=books.now,
+        period_start=books.now,
+        period_end=books.now + 3 * DAY_S,
+        status="active",
+    )
+    books.subscriptions[by_hand.id] = by_hand
+    books.tell("customer.subscription.created", by_hand)
+    await world.pass_time(5 * DAY_S, step=DAY_S // 2)
+    await world.reconciler.run_once(world.clock.now())
+    await world.settle_down()
+    (renewal,) = [i for i in books.invoices.values() if i.subscription is by_hand]
+    assert (renewal.status, renewal.auto_advance) == ("open", True)
+    assert [i.status for i in await world.invoices()] == ["paid"]
+    assert sum("beside Purser's own" in what for what in await alarms(world)) == 1
+    assert [i.quantity for i in by_hand.items] == [3]
+    await check_all(world)
 
 
 async def test_k3_without_its_event_the_end_has_the_same_effect(world: World) -> None:
