@@ -33,6 +33,7 @@ from billing.store import operations, tenants
 from billing.store import payments as payments_store
 from billing.unit import LEASE
 from tests.sim.bot import Bot
+from tests.sim.mutants_end import card_never_after_wallet, receipt_forgotten
 from tests.sim.run import run_seed
 from wallet.outcome import Refused, Unknown
 from wallet.ports import NotFound, Transaction, Unreachable, WalletError
@@ -400,6 +401,8 @@ WITHIN: dict[Callable[[], Any], int] = {
     provided_without_a_seat: 30,
     credit_for_the_unpaid: 100,
     night_is_day: 80,
+    receipt_forgotten: 20,
+    card_never_after_wallet: 20,
 }
 """How many seeds, from 0 on, find each. Some three times what it took when it was written down
 (docs/simulation.md): the world goes on being widened, and then the same seeds are other lives."""

@@ -195,6 +195,8 @@ async def _drain(world: SimWorld) -> None:
             bot = world.active()
             if number == ORDERS_JUDGED_AFTER:
                 final.check_orders(world)
+            if number >= ORDERS_JUDGED_AFTER:
+                final.check_cards(world)
             if bot is not None and number >= ORDERS_JUDGED_AFTER:
                 bot.life.spawn("operator", bot.resolve_by_hand())
                 bot.life.spawn("operator", bot.operate("refunds", bot.decide_refunds))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from wallet.ports import SealedRequest
@@ -9,6 +11,14 @@ from wallet.ports import SealedRequest
 if TYPE_CHECKING:
     from tests.sim.life import Life
     from tests.sim.world import SimWorld
+
+HOME_LINES: Mapping[str, frozenset[str]] = {
+    "received": frozenset(),
+    "placed": frozenset({"money.placed"}),
+    "credited": frozenset({"money.to_credit"}),
+    "liability": frozenset({"liability"}),
+}
+"""By a settlement's state: the lines of the audit log that brought it there."""
 
 
 def check_publish(life: Life, request: SealedRequest) -> None:
@@ -25,6 +35,7 @@ def check_stored(world: SimWorld) -> None:
     """In the end, over everything that was ever issued and booked."""
     _one_at_a_time(world)
     _money_is_true(world)
+    _money_has_its_lines(world)
 
 
 def _one_at_a_time(world: SimWorld) -> None:
@@ -55,3 +66,23 @@ def _money_is_true(world: SimWorld) -> None:
             world.violate("M6", f"money for {payment_hash[:8]} is booked and never came")
         elif amount_msat != truth.bolt11.amount_msat:
             world.violate("M6", f"{amount_msat} are booked for {payment_hash[:8]}, not what came")
+
+
+def _money_has_its_lines(world: SimWorld) -> None:
+    """What was proven, and where it went, stands in the audit log: nothing is booked in silence."""
+    lines: defaultdict[str, set[str]] = defaultdict(set)
+    for kind, payment_hash in world.connection.execute(
+        "SELECT kind, json_extract(facts, '$.payment_hash') FROM activity "
+        "WHERE kind IN ('money.received', 'money.placed', 'money.to_credit', 'money.credited') "
+        "UNION ALL SELECT 'liability', substr(subject, 11) FROM activity "
+        "WHERE kind = 'operator.alarm' AND subject LIKE 'liability:%'"
+    ):
+        lines[payment_hash].add(kind)
+    for payment_hash, state, credit_minor in world.connection.execute(
+        "SELECT payment_hash, state, credit_minor FROM settlements"
+    ):
+        wanted = {"money.received"} | HOME_LINES[state]
+        if credit_minor > 0 and "liability" not in lines[payment_hash]:
+            wanted.add("money.credited")
+        for kind in sorted(wanted - lines[payment_hash]):
+            world.violate("M9", f"money {payment_hash[:8]} is {state}, and no line says {kind}")

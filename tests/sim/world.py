@@ -180,6 +180,7 @@ class SimWorld:
         self.backup: Backup | None = None
         self.restoring: Backup | None = None
         self.is_restored = False
+        self.restored_at: int | None = None
         self._numbers = 0
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -354,6 +355,7 @@ class SimWorld:
         # What Stripe was told to forget since then, only Stripe's own list can bring again.
         self.acknowledged = set(backup.acknowledged)
         self.is_restored = True
+        self.restored_at = self.clock.now()
 
     # --- what reaches the bot -------------------------------------------------------------------
 
