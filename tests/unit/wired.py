@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,9 +24,12 @@ SECRETS = {
 
 
 def configured(directory: Path, more: str = "", **env: str) -> Config:
-    """The shipped example with `more` sections behind it."""
+    """The shipped example; sections in `more` stand in place of its own of that name."""
+    text = render()
+    for name in re.findall(r"(?m)^\[([a-z_]+)\]$", more):
+        text = re.sub(rf"(?ms)^\[{name}\]$.*?(?=^\[|\Z)", "", text)
     path = directory / "purser.toml"
-    path.write_text(f"{render()}\n{more}")
+    path.write_text(f"{text}\n{more}")
     return load_config(path, {**SECRETS, **env})
 
 
