@@ -167,8 +167,26 @@ async def test_m2_another_wallet_payment_waits_for_the_payees_margin(
     assert [r.state.value for r in await world.requests()] == ["dead", "open"]
 
 
+class RecordedLog:
+    """Stands in for structlog, whose configuration belongs to other tests."""
+
+    def __init__(self) -> None:
+        self.alarms: list[str] = []
+
+    def info(self, event: str, **facts: object) -> None:
+        if event == "operator.alarm":
+            self.alarms.append(str(facts["what"]))
+
+
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> RecordedLog:
+    log = RecordedLog()
+    monkeypatch.setattr("billing.unit.log", log)
+    return log
+
+
 async def test_m7_operators_hear_when_our_wallet_is_silent_and_nothing_else_is_charged(
-    world: World,
+    world: World, logged: RecordedLog
 ) -> None:
     await world.connect_wallet()
     world.payer.behaviour = "pays_silently"
@@ -179,11 +197,26 @@ async def test_m7_operators_hear_when_our_wallet_is_silent_and_nothing_else_is_c
     alarms = [facts["what"] for kind, facts in await world.messages("0e" * 32)]
     (request,) = await world.requests()
     assert sum("cannot say whether" in text and request.id in text for text in alarms) == 1
+    assert logged.alarms == [text for text in alarms if request.id in str(text)]
     assert len(world.payer.sent) == 1
     assert "pay_by_hand" not in [kind for kind, _ in await world.messages()]
     world.payee.mute_lookups = False
     await world.pass_time(120, step=30)
     assert (await world.invoices())[0].status == "paid"
+
+
+async def test_m7_without_an_operator_to_write_to_the_log_says_it_once(
+    world: World, logged: RecordedLog
+) -> None:
+    """Money would hang on a silent wallet, and nothing anywhere would say so."""
+    world.rt.operators = ()
+    await world.orders.new(await world.command("new"), "alice", "basic")
+    await world.settle_down()
+    world.payee.mute_lookups = True
+    await world.pass_time(3600, step=60)
+    (request,) = await world.requests()
+    assert len(logged.alarms) == 1
+    assert f"purser payments resolve {request.id}" in logged.alarms[0]
 
 
 async def test_m7_how_long_our_wallet_may_be_silent_is_configured(world: World) -> None:
