@@ -11,7 +11,7 @@ import pytest
 from billing.collection import Collector
 from billing.dunning import DAY_S, Policy, Quiet
 from billing.errors import StripeRejected, StripeUnavailable
-from billing.model import ConnectionRole, RelayState
+from billing.model import ConnectionRole, OutboxMessage, RelayState
 from billing.store import dunning
 from tests.unit.billing.dunned import (
     HOUR_S,
@@ -321,7 +321,10 @@ async def test_messages_and_cuts_wait_for_the_morning(world: World) -> None:
             cuts.append(world.clock.billing_now() // HOUR_S % 24)
         before = now
     assert len(cuts) == 3
-    assert all(9 <= hour <= 20 for hour in cuts)
+    rows = await world.all(OutboxMessage, "outbox.to_recipient", recipient=ALICE)
+    queued = [r.created_at // HOUR_S % 24 for r in rows if r.kind.startswith("dunning_")]
+    assert len(queued) == 6
+    assert all(9 <= hour < 20 for hour in cuts + queued)
 
 
 # --- the process dies -----------------------------------------------------------------------------
