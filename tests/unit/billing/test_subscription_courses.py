@@ -54,10 +54,12 @@ async def test_m12_items_edited_in_the_dashboard_are_set_back(
 ) -> None:
     """A plan swapped or taken off by hand would be had for another price, or for none."""
     sub = await on_two_plans(world)
+    invoiced = list(world.stripe.books.invoices)
     edit(sub)
     await edited(world, sub)
     assert seats(sub) == [(400, 1), (900, 1)]
-    assert not sub.pending, "without proration"
+    assert not sub.pending
+    assert list(world.stripe.books.invoices) == invoiced, "without proration"
     assert {r.state for r in await world.relays()} == {RelayState.ACTIVE}
 
 
