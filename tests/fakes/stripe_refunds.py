@@ -27,8 +27,11 @@ class FakeRefunds(FakeCalls):
 
     # --- what a person does at Stripe ---------------------------------------------------------
 
-    def made_in_dashboard(self, invoice_id: str, amount_minor: int) -> RefundView:
-        made = self._refund(self._invoice(invoice_id), amount_minor, None)
+    def made_in_dashboard(
+        self, invoice_id: str, amount_minor: int, event: str = "refund.created"
+    ) -> RefundView:
+        """`event` is the only one that tells of it: of the refund, or of its charge."""
+        made = self._refund(self._invoice(invoice_id), amount_minor, None, event)
         self.books.run_to(self.books.now)
         return made
 
@@ -54,10 +57,19 @@ class FakeRefunds(FakeCalls):
         self._tell("charge.dispute.created", made.id, "dispute", made.customer_id)
         return made
 
-    def close_dispute(self, dispute_id: str, status: str) -> None:
+    def close_dispute(
+        self, dispute_id: str, status: str, event: str = "charge.dispute.closed"
+    ) -> None:
+        """`event` is the only one that tells of it."""
         self.disputes[dispute_id] = replace(self.disputes[dispute_id], status=status)
         found = self.disputes[dispute_id]
-        self._tell("charge.dispute.closed", dispute_id, "dispute", found.customer_id)
+        self._tell(event, dispute_id, "dispute", found.customer_id)
+
+    def void_note(self, note_id: str) -> None:
+        """One that moved no balance: what voiding does to one that did is not played here."""
+        self.notes[note_id] = replace(self.notes[note_id], is_issued=False)
+        view = self.notes[note_id]
+        self._tell("credit_note.voided", note_id, "credit_note", view.customer_id)
 
     def _tell(self, event: str, subject: str, kind: str, customer_id: str | None) -> None:
         self.made_at.setdefault(subject, self.books.now)
@@ -65,7 +77,13 @@ class FakeRefunds(FakeCalls):
 
     # --- the port -----------------------------------------------------------------------------
 
-    def _refund(self, invoice: Invoice, amount_minor: int, operation_id: str | None) -> RefundView:
+    def _refund(
+        self,
+        invoice: Invoice,
+        amount_minor: int,
+        operation_id: str | None,
+        event: str = "refund.created",
+    ) -> RefundView:
         intent = f"pi_{invoice.id}"
         done = sum(
             view.amount_minor
@@ -86,7 +104,11 @@ class FakeRefunds(FakeCalls):
             operation_id=operation_id,
         )
         self.refunds[view.id] = view
-        self._tell("refund.created", view.id, "refund", view.customer_id)
+        self.made_at[view.id] = self.books.now
+        if event == "charge.refunded":
+            self._tell(event, f"ch_{invoice.id}", "charge", view.customer_id)
+        else:
+            self._tell(event, view.id, "refund", view.customer_id)
         return view
 
     async def all_refunds(self) -> Sequence[RefundView]:
@@ -154,7 +176,11 @@ class FakeRefunds(FakeCalls):
                 if known.operation_id == operation_id:
                     return known
             invoice = self._invoice(invoice_id)
-            gone = sum(n.amount_minor for n in self.notes.values() if n.invoice_id == invoice_id)
+            gone = sum(
+                n.amount_minor
+                for n in self.notes.values()
+                if n.invoice_id == invoice_id and n.is_issued
+            )
             if invoice.status != "paid":
                 raise rejected(invoice_id, f"this invoice is {invoice.status}")
             if not 0 < amount_minor <= invoice.total - gone:

@@ -348,16 +348,38 @@ async def test_the_bucket_spaces_requests(timeline: Timeline) -> None:
     assert timeline.now == pytest.approx(4.0)
 
 
-async def test_a_sweep_never_makes_a_payment_wait(timeline: Timeline) -> None:
+@pytest.mark.parametrize(("call_class", "room"), [(CallClass.PAYMENT, 10), (CallClass.WEBHOOK, 6)])
+async def test_a_sweep_never_makes_others_wait(
+    timeline: Timeline, call_class: CallClass, room: int
+) -> None:
     bucket = TokenBucket(20, monotonic=timeline.monotonic, sleep=timeline.sleep)
     for _ in range(40):
         await bucket.take(CallClass.SWEEP)
     swept_at = timeline.now
-    for _ in range(10):
-        await bucket.take(CallClass.PAYMENT)
+    for _ in range(room):
+        await bucket.take(call_class)
     assert timeline.now == swept_at
     await bucket.take(CallClass.WEBHOOK)
     assert timeline.now > swept_at
+
+
+async def test_a_handlers_look_is_of_webhooks_and_a_page_is_a_sweeps(
+    gateway: StripeGateway, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of another class they would take the head-room that is kept for others."""
+    taken: list[CallClass] = []
+    take = TokenBucket.take
+
+    async def seen(bucket: TokenBucket, call_class: CallClass) -> None:
+        taken.append(call_class)
+        await take(bucket, call_class)
+
+    monkeypatch.setattr(TokenBucket, "take", seen)
+    script.answers = [error(404), listing([])]
+    with pytest.raises(StripeMissing):
+        await gateway.invoice("in_1")
+    await gateway.subscription_page(None)
+    assert taken == [CallClass.WEBHOOK, CallClass.SWEEP]
 
 
 async def test_retries_pay_for_their_tokens(timeline: Timeline) -> None:

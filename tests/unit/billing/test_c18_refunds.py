@@ -667,9 +667,13 @@ async def test_credit_for_a_stranger_or_another_currency_is_refused(world: World
 # --- what hands do at Stripe --------------------------------------------------------------------
 
 
-async def test_v2_a_refund_from_the_dashboard_is_taken_up_and_told(world: World) -> None:
+@pytest.mark.parametrize("event", ["refund.created", "charge.refunded"])
+async def test_v2_a_refund_from_the_dashboard_is_taken_up_and_told(
+    world: World, event: str
+) -> None:
+    """Whichever of the two events arrives alone."""
     invoice_id = await paid_by_card(world)
-    made = world.stripe.made_in_dashboard(invoice_id, 150)
+    made = world.stripe.made_in_dashboard(invoice_id, 150, event)
     await world.settle_down()
     assert any(made.id in text for text in await alarms(world))
     told = [facts for kind, facts in await world.messages() if kind == "money_back"]
@@ -680,16 +684,29 @@ async def test_v2_a_refund_from_the_dashboard_is_taken_up_and_told(world: World)
     assert rest.amount_minor == 250
 
 
-async def test_a_dispute_is_told_at_both_ends_and_cuts_nobody_off(world: World) -> None:
+@pytest.mark.parametrize(
+    ("event", "end", "back"),
+    [
+        ("closed", "lost", ["dispute"]),
+        ("updated", "lost", ["dispute"]),
+        ("funds_withdrawn", "lost", ["dispute"]),
+        ("funds_reinstated", "won", []),
+    ],
+)
+async def test_a_dispute_is_told_at_both_ends_and_cuts_nobody_off(
+    world: World, event: str, end: str, back: list[str]
+) -> None:
+    """Its end is taken up from whichever event arrives alone."""
     invoice_id = await paid_by_card(world)
     dispute = world.stripe.open_dispute(invoice_id)
     await world.settle_down()
     (text,) = [t for t in await alarms(world) if dispute.id in t]
     assert "7 days" in text or "6 days" in text
     assert not [k for k, _ in await world.messages() if k == "money_back"]
-    world.stripe.close_dispute(dispute.id, "lost")
+    world.stripe.close_dispute(dispute.id, end, f"charge.dispute.{event}")
     await world.settle_down()
-    assert [f["how"] for k, f in await world.messages() if k == "money_back"] == ["dispute"]
+    assert [t for t in await alarms(world) if dispute.id in t and f"is {end}." in t]
+    assert [f["how"] for k, f in await world.messages() if k == "money_back"] == back
     (relay,) = await world.relays()
     assert world.host.is_up(relay.id)
 

@@ -11,7 +11,7 @@ import pytest
 from billing.collection import Collector
 from billing.dunning import DAY_S, Policy, Quiet
 from billing.errors import StripeRejected, StripeUnavailable
-from billing.model import ConnectionRole, RelayState
+from billing.model import ConnectionRole, OutboxMessage, RelayState
 from billing.store import dunning
 from tests.unit.billing.dunned import (
     HOUR_S,
@@ -309,19 +309,30 @@ async def test_a_promise_without_a_debt(world: World) -> None:
     assert "Nothing is overdue" in await text_of(world, "promise_needless")
 
 
-async def test_messages_and_cuts_wait_for_the_morning(world: World) -> None:
-    world.dunner.policy = Policy(quiet=Quiet(20, 9, UTC))
+@pytest.mark.parametrize(("quiet_after", "steps"), [(0, 6), (5, 3)])
+async def test_messages_and_cuts_wait_for_the_morning(
+    world: World, quiet_after: int, steps: int
+) -> None:
+    """Its first message falls due at night, and without quiet hours until then its first cut."""
+    await world.pass_time(10 * HOUR_S, step=HOUR_S)
     await unpaid(world)
+    assert world.clock.billing_now() // HOUR_S % 24 == 20
+    await world.pass_time(quiet_after * DAY_S, step=3 * HOUR_S)
+    since = world.clock.now()
+    world.dunner.policy = Policy(quiet=Quiet(20, 9, UTC))
     cuts: list[int] = []
     before = await state(world)
-    for _ in range(24 * 35):
-        await world.pass_time(HOUR_S, step=HOUR_S)
+    for _ in range(8 * 32):
+        await world.pass_time(3 * HOUR_S, step=3 * HOUR_S)
         now = await state(world)
         if now is not before:
             cuts.append(world.clock.billing_now() // HOUR_S % 24)
         before = now
     assert len(cuts) == 3
-    assert all(9 <= hour <= 20 for hour in cuts)
+    rows = await world.all(OutboxMessage, "outbox.to_recipient", recipient=ALICE)
+    said_at = [r.created_at for r in rows if r.kind.startswith("dunning_") and r.created_at > since]
+    assert len(said_at) == steps
+    assert all(9 <= hour < 20 for hour in [*cuts, *(at // HOUR_S % 24 for at in said_at)])
 
 
 # --- the process dies -----------------------------------------------------------------------------

@@ -106,3 +106,24 @@ async def test_m1_two_bots_of_which_one_runs_on_a_copy_send_one_refund(
     ended = await refund_of(world, invoice_id)
     assert (ended.state, [ended.payment_hash]) == (RefundState.DONE, list(wallets.paid))
     await engine.close()
+
+
+async def test_v2_a_credit_note_voided_by_hand_is_told_and_its_amount_can_be_given_again(
+    world: World,
+) -> None:
+    """A note taken back in the Dashboard would have counted against every later refund."""
+    invoice_id = await paid_by_wallet(world)
+    note = await world.stripe.create_credit_note(
+        "by hand", invoice_id=invoice_id, amount_minor=400, part="outside", refund_id=None, memo=""
+    )
+    await world.settle_down()
+    with pytest.raises(RefundRefused, match="nothing of it is left"):
+        await world.refund_desk.refund(invoice_id, None, RefundWay.BALANCE, "again")
+    world.stripe.void_note(note.id)
+    await world.settle_down()
+    assert [text for text in await alarms(world) if note.id in text and "was voided" in text]
+    again = await world.refund_desk.refund(invoice_id, None, RefundWay.BALANCE, "again")
+    assert again.amount_minor == 400
+    await world.settle_down()
+    assert (await refund_of(world, invoice_id)).state is RefundState.DONE
+    await is_true(world)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from billing import stuck
 from billing.model import Activity, InboxEvent
 from billing.ports import RelayUnreachable
 from billing.stuck import CLASSES
@@ -84,6 +85,23 @@ async def test_what_lost_its_timer_is_taken_up_told_once_and_ends(
         if line.kind == f"stuck.{name}"
     ]
     assert [what for what in await alarms(world) if line.subject and line.subject in what]
+    await world.settle_down()
+    assert await counts(world) == {}
+
+
+async def test_a_sweep_takes_a_batch_and_the_next_one_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a disaster all rows at once would hold everything else up; none is left out."""
+    monkeypatch.setattr(stuck, "BATCH", 2)
+    await world.connect_wallet()
+    for name in ("alice", "berta", "carla", "dora", "edda"):
+        await world.orders.new(await world.command("new"), name, "basic")
+        await world.pass_time(120, step=60)
+    tamper(world, "UPDATE hosted_relays SET wanted_rev = wanted_rev + 1, sync_due_at = NULL")
+    world.clock.advance(2 * 3600)
+    assert (await counts(world))["relays"] == 5
+    assert [await run(world) for _ in range(4)] == [2, 2, 1, 0]
     await world.settle_down()
     assert await counts(world) == {}
 
