@@ -38,3 +38,35 @@ async def test_m3_m5_requests_that_are_kept_and_a_wallet_that_says_failed(scene:
         assert len(written) == len(set(written)), "each request was written once"
     assert len(scene.invoices("paid")) == len(scene.invoices()) == 2
     check_books(scene)
+
+
+@pytest.mark.node
+async def test_m5_m6_a_success_without_preimage_and_a_reply_that_comes_late(scene: Scene) -> None:
+    """A success that proves nothing marks nothing paid; a reply to what our own wallet has settled
+    long ago books nothing twice."""
+    await scene.start()
+    tenant = await scene.tenant(wallet=False)
+    wallet = scene.town.network.wallet("foreign", TENANT_FUNDS_MSAT)
+    async with AlbyWallet(wallet, scene.town.relay.url) as alby:
+        await tenant.ask(f"wallet {alby.uri}", "is connected;")
+        scene.town.network.stall_next()
+        alby.connection.misbehave("pay_invoice", f.LyingSuccess(executes=True))
+        await tenant.ask("new alice basic", "Ordered")
+        await scene.bot.logged("attempt.answered")
+        assert "under way" in await tenant.ask("pay", "payment")
+        assert len(scene.invoices("open")) == 1
+        scene.town.network.release_stalled()
+        await tenant.hear("alice is up")
+
+        alby.connection.misbehave("pay_invoice", f.LateReply())
+        await scene.advance()
+        await tenant.hear("Paid from your wallet")
+        await eventually(scene.all_money_placed, "the renewal is booked")
+        alby.connection.release()
+        renewal = scene.invoices()[-1]["id"]
+        await scene.bot.logged("attempt.answered", invoice=renewal)
+        await scene.bot.terminate()
+        # A relay that is slow to say OK is sent a second copy (M3).
+        assert 2 <= alby.connection.requests.count("pay_invoice") <= 4
+    assert len(scene.town.network.payments) == len(scene.invoices("paid")) == 2
+    check_books(scene)

@@ -1,6 +1,11 @@
-"""What happened while no webhook came, or while the bot was away, is found at the next start."""
+"""What happened while no webhook came, or while the bot was away, is found: at the next start, by
+the timer, and by the watch on what lags behind."""
 
 from __future__ import annotations
+
+import json
+
+import pytest
 
 from tests.e2e.botprocess import MONTH_S, Scene, check_books, eventually
 
@@ -64,3 +69,29 @@ async def test_marked_paid_by_the_operator_unnoticed(scene: Scene) -> None:
     await tenant.hear("alice is up")
     assert await scene.is_up("alice")
     assert scene.town.network.payments == []
+
+
+ONLY_LAG = {"bot.app.LAG_S": 0.5, "billing.lag.AGAIN_AFTER_S": 0}
+"""Stripe's month goes by in steps: the watch may look before its last one."""
+ONLY_TIMER = {"bot.app.RECONCILE_S": 0.5, "bot.app.LAG_S": 3600.0}
+
+
+@pytest.mark.parametrize("waits", [ONLY_LAG, ONLY_TIMER], ids=["lag", "timer"])
+async def test_a_renewal_without_any_webhook_is_found_by_a_bot_that_goes_on(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, waits: dict[str, float]
+) -> None:
+    """With one of the two gone, a lost webhook would wait for the next start, or for ever."""
+    monkeypatch.setenv("HURRIED", json.dumps(waits))
+    scene.bot.module = "tests.e2e.hurried"
+    await scene.start()
+    tenant = await scene.tenant()
+    await tenant.ask("new alice basic", "Ordered")
+    await tenant.hear("Paid from your wallet")
+    await tenant.hear("alice is up")
+    lose_every_webhook(scene)
+    await scene.advance()
+    await tenant.hear("Paid from your wallet")
+    await eventually(scene.all_money_placed, "the renewal is booked")
+    assert len(scene.invoices("paid")) == len(scene.invoices()) == 2
+    assert bool(scene.bot.lines("reconcile.lag")) is (waits is ONLY_LAG)
+    check_books(scene)
