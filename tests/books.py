@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from billing.audit import Auditor
-from billing.model import Settlement
+from billing.model import Activity, Settlement
+from billing.unit import facts_of
 from tests.world import ALICE, StubPayee, World
 from wallet.ports import Transaction, Unreachable
 
@@ -59,6 +60,27 @@ async def check_books(world: World, tenant: str = ALICE) -> None:
     for invoice in world.stripe.books.invoices.values():
         if invoice.status == "paid" and invoice.off_stripe:
             assert sum(s.target_invoice_id == invoice.id for s in money) == 1
+    await check_audit_lines(world, tenant)
+
+
+async def check_audit_lines(world: World, tenant: str = ALICE) -> None:
+    """C20: each settlement left one line for each step to its home, and no other."""
+    written: list[Activity] = await world.all(Activity, "activity.of_tenant", tenant=tenant)
+    steps = ("money.received", "money.placed", "money.to_credit", "money.credited")
+    lines = sorted(
+        (str(facts_of(line.facts)["payment_hash"]), line.kind, line.subject)
+        for line in written
+        if line.kind in steps
+    )
+    wanted = []
+    for money in await world.settlements(tenant):
+        home = "money.placed" if money.state == "placed" else "money.to_credit"
+        where = money.target_invoice_id or money.invoice_id
+        wanted += [(money.payment_hash, "money.received", money.invoice_id)]
+        wanted += [(money.payment_hash, home, where)]
+        if money.credit_minor:
+            wanted += [(money.payment_hash, "money.credited", money.invoice_id)]
+    assert lines == sorted(wanted), f"{lines} are not {sorted(wanted)}"
 
 
 class ListingPayee:

@@ -104,7 +104,7 @@ DEFECTS = {
     ),
     "C20": (
         "money changes left no audit line",
-        f"{BOOKS}/test_books_audit.py::test_c20_after_each_story_books_stripe_and_wallet_agree",
+        f"{BOOKS}/test_audit_lines.py::test_c20_every_change_of_money_leaves_its_audit_line",
     ),
     "C21": (
         "nobody could see what was stuck",

@@ -63,6 +63,39 @@ async def test_a_card_refund_that_comes_back_is_turned_round_once_and_told(world
     await is_true(world)
 
 
+@pytest.mark.parametrize("status", ["failed", "canceled"])
+async def test_c18_a_card_refund_that_fails_while_it_is_pending_was_never_given(
+    world: World, status: str
+) -> None:
+    """A note, an entry or a "refunded" for money that never left would have to be taken back."""
+    invoice_id = await paid_by_card(world)
+    world.stripe.refund_status = "pending"
+    await world.refund_desk.refund(invoice_id, None, None, "as asked")
+    await world.settle_down()
+    refund = await refund_of(world, invoice_id)
+    assert refund.state is RefundState.IN_FLIGHT
+    assert refund.stripe_id is not None
+    world.stripe.settle_refund(refund.stripe_id, status)
+    await world.settle_down()
+    await world.pass_time(3600, step=600)
+    assert (await refund_of(world, invoice_id)).state is RefundState.FAILED
+    assert not world.stripe.notes
+    async with world.rt.unit() as unit:
+        assert not [row for row in await ledger.rows(unit.tx) if refund.id in row.entry]
+    assert await booked(world, Account.REFUNDS) == 0
+    assert await booked(world, Account.CARD) == 400
+    assert await told(world) == []
+    (alarm,) = [text for text in await alarms(world) if refund.id in text]
+    assert "did not happen" in alarm
+    # The whole of it can be ordered again.
+    world.stripe.refund_status = "succeeded"
+    await world.refund_desk.refund(invoice_id, None, None, "once more", again=True)
+    await world.settle_down()
+    assert await told(world) == ["refunded"]
+    assert await booked(world, Account.REFUNDS) == 400
+    await is_true(world)
+
+
 @pytest.mark.parametrize("way", [RefundWay.LIGHTNING, RefundWay.CARD])
 async def test_what_came_back_can_be_given_another_way_without_a_second_note(
     world: World, way: RefundWay
