@@ -37,11 +37,13 @@ def unresolved(scene: Scene) -> list[str]:
     """Invoices without a live payment request behind them, and paid ones whose relays wait.
 
     An attempt that was claimed but perhaps not written keeps its invoice open until the bolt11
-    and the margin after it are over (M7): it has a live request, and counts as resolved here.
+    and the margin after it are over (M7), and so does a request that a life made and did not come
+    to send (M3): it has a live request, and counts as resolved here.
     """
     live = scene.rows(
-        "SELECT r.invoice_id FROM payment_requests r JOIN payment_attempts a ON a.request_id = r.id"
-        " WHERE r.state = 'open' AND a.state = 'in_flight' AND a.writes = 0"
+        "SELECT r.invoice_id FROM payment_requests r LEFT JOIN payment_attempts a"
+        " ON a.request_id = r.id WHERE r.state = 'open' AND"
+        " (a.id IS NULL OR a.state = 'prepared' OR a.state = 'in_flight' AND a.writes = 0)"
     )
     undecided = {row[0] for row in live}
     ended = ("paid", "void")
