@@ -18,11 +18,17 @@ async def receipt(
 
     `amount_msat` is what our own wallet received, not what was asked for.
     """
+    carried_minor = 0
+    if invoice.amount_due_minor == 0:
+        # Below Stripe's minimum charge: it went onto the balance, and comes with the next invoice.
+        carried_minor = min(invoice.total_minor, max(0, view.balance_after_minor or 0))
+    covered_minor = invoice.total_minor - invoice.amount_due_minor - carried_minor
     facts: dict[str, Any] = {
         "number": view.number,
         "covers_from": view.covers_from,
         "covers_until": view.covers_until,
-        "credit_minor": max(0, invoice.total_minor - invoice.amount_due_minor),
+        "credit_minor": max(0, covered_minor),
+        "carried_minor": carried_minor,
     }
     request = payment_hash and await payments.request_by_hash(unit.tx, payment_hash)
     money = payment_hash and await payments.settlement(unit.tx, payment_hash)

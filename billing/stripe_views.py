@@ -118,6 +118,7 @@ def invoice_view(raw: Raw) -> InvoiceView:
         covers_from=covers_from,
         covers_until=covers_until,
         collection_method=str(raw.get("collection_method") or "charge_automatically"),
+        balance_after_minor=_optional_int(raw, "ending_balance"),
         made_for=(details.get("metadata") or {}).get(TENANT_KEY),
         seats=_seats(raw),
     )

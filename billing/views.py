@@ -123,6 +123,9 @@ class InvoiceView:
     covers_from: int | None = None
     covers_until: int | None = None
     collection_method: str = "charge_automatically"
+    balance_after_minor: int | None = None
+    """The customer's balance that finalizing left, with Stripe's sign: above zero it is owed, as
+    what was too little to charge is."""
     made_for: str | None = None
     """The tenant that its subscription's metadata named when it was made (`TENANT_KEY`)."""
     seats: int | None = None

@@ -174,6 +174,9 @@ def _invoice_paid(f: Facts) -> str:
     if f.get("changed"):
         up += f" {names(f['changed'])} changes plan now."
     said = f"Paid{' ' + how if how else ''}: {amount(f)}{what}. Thank you.{up}"
+    if f.get("carried_minor"):
+        said = f"Nothing to pay now: {amount(f, 'carried_minor')}{what} is too little to charge by "
+        said += f"itself and comes with your next invoice.{up}"
     return "\n".join([said, *_receipt(f)])
 
 

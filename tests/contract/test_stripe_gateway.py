@@ -538,6 +538,7 @@ async def test_an_invoice_that_credit_covers_is_paid_by_itself(
     )
     paid = await stage.gateway.finalize_invoice(op(), (await renewal(stage, sub)).id)
     assert (paid.status, paid.amount_due_minor) == ("paid", 0)
+    assert paid.balance_after_minor == balance
     assert (await stage.gateway.customer(sub.customer_id)).balance_minor == balance
 
 

@@ -154,6 +154,7 @@ class Invoice:
     due_at: int | None = None
     covers: tuple[int | None, int | None] = (None, None)
     seats: int | None = None
+    balance_after: int | None = None
 
     @property
     def total(self) -> int:
@@ -189,6 +190,7 @@ class Invoice:
             metadata=dict(self.metadata),
             covers_from=self.covers[0],
             covers_until=self.covers[1],
+            balance_after_minor=self.balance_after,
             made_for=self.subscription.metadata.get(TENANT_KEY) if self.subscription else None,
             seats=self.seats,
             collection_method=(
@@ -363,6 +365,7 @@ class Books:
         )
         invoice.status = "open"
         invoice.amount_due = invoice.remaining = due
+        invoice.balance_after = customer.balance_minor
         invoice.number = f"F-{len(self.invoices):04d}"
         if invoice.days_until_due is not None:
             invoice.due_at = self.now + invoice.days_until_due * DAY_S

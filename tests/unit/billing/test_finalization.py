@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bot.dm.texts import render
 from tests.unit.billing.dunned import days, order, renewal, state, subscription, windows
 from tests.world import World
 
@@ -53,3 +54,8 @@ async def test_a_renewal_below_stripes_minimum_is_paid_by_itself_and_nobody_is_a
     assert len(await world.requests()) == 1
     assert await state(world) == "active"
     assert await windows(world) == []
+    said = next(facts for kind, facts in reversed(await world.messages()) if kind == "invoice_paid")
+    assert (said["carried_minor"], said["credit_minor"]) == (30, 0)
+    text = render("invoice_paid", said)
+    assert text.startswith("Nothing to pay now: $0.30 for ")
+    assert "credit" not in text
