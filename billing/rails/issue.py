@@ -28,8 +28,8 @@ EXPIRY_S: Final = {Purpose.AUTOMATIC: AUTOMATIC_EXPIRY_S, Purpose.SHOWN: SHOWN_E
 NOTED_KEPT: Final = 20
 """Dead entries kept on an invoice: Stripe takes 50 metadata keys on an object."""
 MAKE_WITHIN_S: Final = 60
-"""From the quote to our wallet's answer: a laptop that slept in between holds a rate of yesterday,
-which would stand for another hour (C27). Wallets answer within 20 s, or not."""
+"""From asking for a quote to our wallet's answer: a laptop that slept anywhere in between holds a
+rate of yesterday, which would stand for another hour (C27). Wallets answer within 20 s, or not."""
 DESCRIPTION_MAX: Final = 120
 """Wallets cut longer descriptions; the invoice id in it rebuilds a lost database."""
 
@@ -149,6 +149,7 @@ class Issuer:
 
         Raises `Paced`, before anything was made, where our own wallet is not to be asked now.
         """
+        asked_at = self.rt.clock.now()
         try:
             rate = await self.quoter.quote(invoice.currency)
         except NoQuote as error:
@@ -158,12 +159,11 @@ class Issuer:
             connection = await tenants.payee(unit.tx)
         if connection is None:
             return NotIssued("no payee is configured")
-        quoted_at = self.rt.clock.now()
         made = await self._make(invoice, connection, amount_msat, EXPIRY_S[purpose])
         if isinstance(made, NotIssued):
             return made
         now = self.rt.clock.now()
-        if now - quoted_at > MAKE_WITHIN_S:
+        if now - asked_at > MAKE_WITHIN_S:
             # Nobody was given it; the next visit asks for a rate of its own.
             return NotIssued("our own wallet took so long that the rate is old")
         request = payments.new_request(
