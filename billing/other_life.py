@@ -41,15 +41,16 @@ class OtherLife:
                 return view
         return None
 
-    async def is_at_work(self, money: Settlement, view: InvoiceView) -> bool:
-        """Whether a second bot noted on this invoice, as we did, that it pays it with this money.
+    async def is_at_work(self, subject: str, mark: str, view: InvoiceView) -> bool:
+        """Whether a second bot noted on this invoice, as we did, that it pays it with this money,
+        or from this credit: `subject` names our operations, `mark` is what is noted.
 
         Then it is not a stranger who was faster than us: what it paid with is this very money.
         """
         async with self.rt.unit() as unit:
-            known = await operations.of_subject(unit.tx, money.payment_hash)
+            known = await operations.of_subject(unit.tx, subject)
         ours = {_payer_key(operation.id) for operation in known}
-        noted = {key for key, value in view.metadata.items() if value == money.payment_hash}
+        noted = {key for key, value in view.metadata.items() if value == mark}
         return any(key.startswith(PAYER_PREFIX) for key in noted - ours)
 
     async def credited(self, money: Settlement) -> bool:
@@ -61,9 +62,10 @@ class OtherLife:
         return await self.stripe.is_credited(tenant.customer_id, credit_name(money))
 
 
-def payer_note(operation_id: str, money: Settlement) -> dict[str, str]:
-    """What stands on an invoice before it is marked paid: by which money, and by whom of us."""
-    return {effects.PAID_BY_KEY: money.payment_hash, _payer_key(operation_id): money.payment_hash}
+def payer_note(operation_id: str, mark: str) -> dict[str, str]:
+    """What stands on an invoice before it is marked paid: by which money (a payment hash, or a
+    spend of credit), and by whom of us."""
+    return {effects.PAID_BY_KEY: mark, _payer_key(operation_id): mark}
 
 
 def without_note(money: Settlement, view: InvoiceView) -> dict[str, str]:

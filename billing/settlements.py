@@ -162,12 +162,12 @@ class Placer:
         )
         if _takes(before, money) or paid_unheard:
             await self.out_of_band.pay(
-                money.payment_hash, before, lambda note_id: payer_note(note_id, money)
+                money.payment_hash, before, lambda note_id: payer_note(note_id, money.payment_hash)
             )
             after = await effects.look_again(self.rt, self.stripe, target)
         if is_paid_by(after, money) and (
             await self.out_of_band.was_taken(money.payment_hash)
-            or await self.other_life.is_at_work(money, after)
+            or await self.other_life.is_at_work(money.payment_hash, money.payment_hash, after)
         ):
             # What it took is Stripe's word: it may have been reduced between look and payment.
             rest_minor = money.value_minor - after.amount_paid_off_stripe_minor

@@ -22,6 +22,7 @@ from billing.errors import PurserError, StripeMissing, StripeRejected
 from billing.ledger import SpendPart
 from billing.model import Invoice, RequestState
 from billing.money import format_fiat
+from billing.other_life import OtherLife, payer_note
 from billing.out_of_band import OutOfBand
 from billing.ports import StripeGateway
 from billing.store import invoices, ledger, operations, payments, spends
@@ -158,13 +159,14 @@ class CreditRail:
         is_covered = 0 < before.amount_remaining_minor <= spend.amount_minor
         is_owed = before.status in ("open", "uncollectible") and is_covered
         if is_owed or await self.out_of_band.is_unanswered(spend.id):
-            mark = {effects.PAID_BY_KEY: mark_of(spend.id)}
-            await self.out_of_band.pay(spend.id, before, lambda note_id: mark)
+            await self.out_of_band.pay(
+                spend.id, before, lambda note_id: payer_note(note_id, mark_of(spend.id))
+            )
             after = await effects.look_again(self.rt, self.stripe, known)
         if after.status in ("open", "uncollectible") and is_covered:
             raise PurserError(after.id, "Stripe does not show it paid yet")
         taken_minor = 0
-        if is_paid_by(after, spend.id) and await self._may_be_ours(spend):
+        if is_paid_by(after, spend.id) and await self._may_be_ours(spend, after):
             taken_minor = after.amount_paid_off_stripe_minor
         rest_minor = max(0, spend.amount_minor - taken_minor)
         async with self.rt.unit() as unit:
@@ -184,10 +186,13 @@ class CreditRail:
                     amount_minor=taken_minor,
                 )
 
-    async def _may_be_ours(self, spend: CreditSpend) -> bool:
-        """Without a call of this life the mark is another life's, which paid it from this debit."""
-        is_another_life = not await self.out_of_band.calls(spend.id)
-        return is_another_life or await self.out_of_band.was_taken(spend.id)
+    async def _may_be_ours(self, spend: CreditSpend, view: InvoiceView) -> bool:
+        """Without a call of this life the mark is another life's, which paid it from this debit; so
+        is one that a second bot, at the same spend, wrote beside ours."""
+        if not await self.out_of_band.calls(spend.id) or await self.out_of_band.was_taken(spend.id):
+            return True
+        other_life = OtherLife(self.rt, self.stripe)
+        return await other_life.is_at_work(spend.id, mark_of(spend.id), view)
 
     # --- returning --------------------------------------------------------------------------------
 

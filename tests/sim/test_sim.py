@@ -40,6 +40,7 @@ FOUND_BY_THE_HUNT = {
     2643: "a request that escalated after the operator's last turn",
     2708: "a relay that dunning ended, and a later invoice that paid for it",
     9725: "a customer of a lost database, whose credit the audit names",
+    5523: "credit with which a second bot paid, given back by the first",
     4337: "a machine that slept between the rate and the payment request made at it",
     3438: "money that a copy was paid and marked, while we ran",
 }

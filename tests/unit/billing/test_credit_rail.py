@@ -194,6 +194,33 @@ async def test_m1_another_life_noted_it_and_had_taken_the_credit(world: World) -
     assert [spend.id for spend in await spends_of(world)] == [spend_id]
 
 
+@pytest.mark.parametrize(
+    ("by", "state", "left"), [("bot", "placed", 0), ("hand", "returned", -400)]
+)
+async def test_m9_who_paid_it_before_our_lost_call_was_told_again(
+    world: World, by: str, state: str, left: int
+) -> None:
+    """A second bot on a copy pays with the very credit that was taken, and says so by a note of its
+    own: given back, it would be spent twice (simulation seed 5523). The Dashboard says nothing, and
+    our own note stands there all the same."""
+    await owed(world)
+    (invoice,) = await world.invoices()
+    at_stripe = world.stripe.books.invoices[invoice.id]
+
+    def faster(name: str, arguments: Any) -> None:
+        if name == "pay_out_of_band" and at_stripe.status == "open":
+            mark = at_stripe.metadata["purser_paid_by"]
+            at_stripe.metadata |= {"purser_payer_op_other": mark} if by == "bot" else {}
+            world.stripe.books.mark_paid(at_stripe, off_stripe=True)
+            raise StripeUnavailable("", "lost")
+
+    world.stripe.before = faster
+    await give(world)
+    await days(world, 0.4)
+    assert [spend.state for spend in await spends_of(world)] == [state]
+    assert balance(world) == left
+
+
 async def test_m10_late_money_that_adds_up_pays_the_next_invoice_and_the_books_agree(
     world: World,
 ) -> None:
