@@ -162,7 +162,9 @@ def check_cards(world: SimWorld) -> None:
         f"AND (a.rail = 'card' OR a.state IN ('prepared', 'in_flight') OR a.ended_at > {over})) "
         "AND NOT EXISTS (SELECT 1 FROM payment_requests r WHERE r.invoice_id = i.id "
         "AND (r.state = 'open' OR r.claimed_at IS NOT NULL OR r.unpaid_since IS NULL "
-        f"OR r.expires_at + r.margin_s > {over})) ORDER BY i.id",
+        f"OR r.expires_at + r.margin_s > {over} "
+        # Our own wallet has not said since that nothing came: the card waits for the operator.
+        "OR COALESCE(r.last_lookup_at, 0) < r.expires_at + r.margin_s)) ORDER BY i.id",
     ):
         invoice = world.stripe.books.invoices[invoice_id]
         if {noted.payment_hash for noted in noted_in(invoice.metadata)} - known:
