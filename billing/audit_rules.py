@@ -13,12 +13,11 @@ from billing.ledger import MSAT, Account, Balances, invoice_position
 from billing.model import Invoice, PaymentRequest, RequestState, Settlement, SettlementState, Tenant
 from billing.money import format_fiat, format_sats
 from billing.rails.issue import noted_in
-from billing.views import CustomerView, InvoiceView, RefundView
+from billing.views import PUBKEY_KEY, CustomerView, InvoiceView, RefundView
 from wallet.ports import Transaction
 
 PAID_BY_KEY: Final = "purser_paid_by"
 """As `billing.invoices` writes it."""
-PUBKEY_KEY: Final = "purser_pubkey"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,7 @@ from billing.store import invoices, tenants
 from billing.subscription_changes import store_subscription
 from billing.subscription_end import on_ended
 from billing.unit import Runtime, Unit
-from billing.views import TENANT_KEY, InvoiceView, SubscriptionView
-
-PUBKEY_KEY: Final = "purser_pubkey"
-"""Customer metadata: whose it is (the gateway writes it at creation)."""
+from billing.views import PUBKEY_KEY, TENANT_KEY, InvoiceView, SubscriptionView
 
 
 @dataclass(slots=True)

@@ -30,12 +30,11 @@ from billing.stated_relays import StatedRelay, stated_in
 from billing.store import invoices, payments, tenants
 from billing.subscription_changes import store_subscription
 from billing.unit import Runtime, Unit
-from billing.views import TENANT_KEY, InvoiceView, SubscriptionView
+from billing.views import PUBKEY_KEY, TENANT_KEY, InvoiceView, SubscriptionView
 from wallet.ports import LookupAnswer, NotFound, Transaction
 
 log = structlog.stdlib.get_logger("purser")
 
-PUBKEY_KEY: Final = "purser_pubkey"
 ORDER_AGAIN_S: Final = 23 * 3600
 """An unpaid order that is taken up again has as long as Stripe gives a first invoice."""
 

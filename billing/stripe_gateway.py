@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Literal
 
 from billing.errors import StripeRejected
 from billing.stripe_calls import CallClass
@@ -12,6 +12,7 @@ from billing.stripe_lists import read
 from billing.stripe_session import OPERATION_KEY, checked_metadata, options_for
 from billing.stripe_views import Raw, customer_view, preview_view
 from billing.views import (
+    PUBKEY_KEY,
     AccountView,
     CustomerView,
     ItemChange,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
         SubscriptionUpdateParamsItem,
     )
 
-PUBKEY_KEY: Final = "purser_pubkey"
 
 _PAY = CallClass.PAYMENT
 _READ = CallClass.WEBHOOK

@@ -13,6 +13,8 @@ OpenStatus: TypeAlias = Literal["draft", "open", "uncollectible"]
 """What is not final: paying, voiding or deleting it is still possible."""
 Prorations: TypeAlias = Literal["create_prorations", "none"]
 
+PUBKEY_KEY: Final = "purser_pubkey"
+"""Customer metadata: whose it is, on all that Purser made."""
 TENANT_KEY: Final = "purser_tenant"
 """Subscription metadata: whose it is, on all that Purser made."""
 TERMINAL_SUBSCRIPTION_STATES = frozenset({"canceled", "incomplete_expired"})
