@@ -23,7 +23,7 @@ CURSOR: Final = "stripe_events"
 EVENTS_KEPT_S: Final = 29 * 86400
 """Stripe keeps them for 30 days; one day for clocks, and for the reading itself."""
 UNKNOWN_GAP_S: Final = 90 * 86400
-"""Back so far where nobody knows since when: a quarter's invoices."""
+"""Back so far where nobody knows since when (an empty database): a quarter's invoices."""
 WHOLE_AT: Final = "whole_up_to"
 """Billing time up to which this database knows what happened at Stripe: set only by a bot that
 runs, whose rebuild is behind it. A restored backup has the time it was made at."""
@@ -41,15 +41,17 @@ class CatchUp:
 
     async def run_once(self, now: int) -> int:
         """Record the events since the cursor, once each; returns how many were new. After more than
-        Stripe keeps, the lists are read first (`billing.long_absence`)."""
+        Stripe keeps, or where nobody knows since when, the lists are read first
+        (`billing.long_absence`)."""
         del now
         async with self.rt.unit() as unit:
             cursor = await unit.tx.scalar("leases.cursor", name=CURSOR)
         position, added = str(cursor) if cursor else None, 0
         since = self.rt.clock.billing_now() - FIRST_LOOK_BACK_S
-        if await self._is_lost():
-            added, position = await self._list(), None
-        elif (whole_at := await whole_up_to(self.rt)) is not None:
+        whole_at = await whole_up_to(self.rt)
+        if whole_at is None or self._may_be_lost(whole_at):
+            added, position = await self._list(whole_at), None
+        else:
             # No page ever held an event, or a backup of such a time was put back: nothing is known
             # to be read beyond it (simulation seeds 1745, 2434).
             since = min(since, whole_at)
@@ -60,7 +62,7 @@ class CatchUp:
                 if position is None:
                     raise
                 log.warning("reconcile.cursor_lost", error=error.what)
-                added, position = await self._list(), None
+                added, position = await self._list(whole_at), None
                 continue
             added += await self._record(page.events)
             if page.events:
@@ -68,14 +70,12 @@ class CatchUp:
             if not page.more:
                 return added
 
-    async def _is_lost(self) -> bool:
+    def _may_be_lost(self, whole_at: int) -> bool:
         """Whether events may be gone that were never read: by time, since what Stripe answers to a
         cursor of an event that it has forgotten is not documented."""
-        whole_at = await whole_up_to(self.rt)
-        return whole_at is not None and self.rt.clock.billing_now() - whole_at > EVENTS_KEPT_S
+        return self.rt.clock.billing_now() - whole_at > EVENTS_KEPT_S
 
-    async def _list(self) -> int:
-        whole_at = await whole_up_to(self.rt)
+    async def _list(self, whole_at: int | None) -> int:
         since = self.rt.clock.billing_now() - UNKNOWN_GAP_S if whole_at is None else whole_at
         return await LongAbsence(self.rt, self.stripe, self.livemode).run(since)
 

@@ -1,5 +1,7 @@
 """Finds by listing what events would have said, when they are older than Stripe keeps them.
 
+An empty database is as one away for as long as it takes: it may be a new bot, or a lost disk.
+
 Everything found goes to the handler that the event would have gone to. It is begun anew when it was
 interrupted: a month of 10 000 tenants is a hundred pages, and what is known already is skipped.
 """
@@ -58,7 +60,7 @@ class LongAbsence:
             # Cards that came or went: what is open is looked at, whoever it belongs to.
             await unit.tx.execute("reconcile.collect_all_open", now=unit.now)
             await unit.record("reconcile.long_absence", since=since, found=count)
-        log.warning("reconcile.long_absence", since=since, found=count)
+        log.info("reconcile.long_absence", since=since, found=count)
         return count
 
     async def _invoices(self, since: int) -> int:
@@ -94,10 +96,14 @@ class LongAbsence:
 
     async def _customers(self) -> int:
         """Ours that are gone: all of the account's are listed, a hundred to a page."""
+        async with self.rt.unit() as unit:
+            ours = await sweeps.customers_here(unit.tx)
+        if not ours:
+            return 0
         alive = {view.id for view in await self.stripe.all_customers()}
         fed = 0
         async with self.rt.unit() as unit:
-            for customer_id in await sweeps.customers_here(unit.tx):
+            for customer_id in ours:
                 if customer_id not in alive:
                     event = Found(found.CUSTOMER_DELETED, customer_id, "deleted")
                     fed += await feed(unit, event, livemode=self.livemode)

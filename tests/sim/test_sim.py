@@ -41,6 +41,7 @@ FOUND_BY_THE_HUNT = {
     2708: "a relay that dunning ended, and a later invoice that paid for it",
     9725: "a customer of a lost database, whose credit the audit names",
     5523: "credit with which a second bot paid, given back by the first",
+    8686: "a card refund of days before a database was lost",
     4337: "a machine that slept between the rate and the payment request made at it",
     3438: "money that a copy was paid and marked, while we ran",
 }

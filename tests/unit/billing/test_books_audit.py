@@ -15,6 +15,8 @@ from billing.ledger import MSAT, Account, LedgerRow
 from billing.model import Activity
 from billing.refunds import RefundWay
 from billing.store import ledger
+from billing.store.migrate import migrate
+from billing.store.open import open_engine
 from billing.unit import facts_of
 from tests import engines
 from tests.books import ListingPayee
@@ -566,3 +568,31 @@ async def test_a_refund_of_a_bank_debit_is_booked_and_seen(world: World) -> None
     assert made.id.startswith("pyr_")
     await world.settle_down()
     assert await found(world) == []
+
+
+async def test_c20_an_empty_database_books_the_refund_of_days_before(world: World) -> None:
+    """Simulation seed 8686: events are read a day back where none was ever read, and the refund
+    was older, so that it was in no book for ever."""
+    invoice_id = await paid_by_card(world)
+    await world.reconciler.run_once(world.clock.now())
+    refund = world.stripe.made_in_dashboard(invoice_id, 399)
+    await world.pass_time(5 * 86400, step=86400)
+    assert await found(world) == []
+    lost = await open_engine(":memory:", driver="inline")
+    await migrate(lost)
+    again = await world.reborn(lost, rebuild=False)
+    await again.start()
+    # Its webhooks came while there was another database.
+    again.deliver_events = _none  # type: ignore[method-assign]
+    await again.rebuilder.run_once(again.clock.now())
+    await again.reconciler.run_once(again.clock.now())
+    await again.settle_down()
+    assert await found(again) == []
+    since = {"since": 0, "until": again.clock.billing_now() + 1}
+    rows = await again.all(LedgerRow, "ledger.between", **since)
+    booked = [(row.amount, row.unit) for row in rows if row.entry == f"refund:{refund.id}"]
+    assert booked == [(399, "usd")]
+
+
+async def _none() -> int:
+    return 0

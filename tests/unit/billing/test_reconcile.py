@@ -83,6 +83,7 @@ async def stored_position(world: World) -> dict[str, Any] | None:
 
 async def test_c28_a_sweep_of_tenants_in_step_asks_once_for_a_hundred(world: World) -> None:
     await crowd(world, 250)
+    await world.reconciler.run_once(world.clock.now())
     before = len(world.stripe.calls)
     assert await world.reconciler.plan() == []
     assert await world.reconciler.run_once(world.clock.now()) == 0
