@@ -15,13 +15,15 @@ import structlog
 from billing.errors import StripeRejected
 from billing.ports import StripeGateway
 from billing.store import operations
-from billing.unit import Runtime
+from billing.unit import Runtime, Unit
 from billing.views import InvoiceView
 
 log = structlog.stdlib.get_logger("purser")
 
 PAY: Final = "pay_out_of_band"
 """The kind of the operation that is such a payment."""
+NOTE: Final = "note_payer"
+"""The kind of the one that notes before it what pays."""
 REJECTED: Final = "rejected"
 """Result of an operation that Stripe refused: it changed nothing there."""
 
@@ -39,7 +41,7 @@ class OutOfBand:
         """Note on the invoice what pays it (`note` is given the note's operation id), unless it is
         over, and mark it paid. Raises the gateway's errors but for a refusal, which is kept."""
         async with self.rt.unit() as unit:
-            noting = await operations.begin(unit.tx, self.rt, "note_payer", subject)
+            noting = await operations.begin(unit.tx, self.rt, NOTE, subject)
             paying = await operations.begin(unit.tx, self.rt, PAY, subject)
         try:
             if view.status in ("open", "uncollectible"):
@@ -68,3 +70,9 @@ class OutOfBand:
     async def was_taken(self, subject: str) -> bool:
         """Whether Stripe did not refuse every call: else the Dashboard was faster (M9)."""
         return any(call.result != REJECTED for call in await self.calls(subject))
+
+    async def refuse(self, unit: Unit, subject: str) -> None:
+        """The invoice that `subject` was to pay is seen over, and not by it: no call about that one
+        took effect, and what it pays next has calls, and keys, of its own."""
+        for kind in (NOTE, PAY):
+            await operations.refuse(unit.tx, kind, subject, REJECTED, now=unit.now)

@@ -187,6 +187,7 @@ class Placer:
 
     async def _aim_anew(self, money: Settlement, target: InvoiceView) -> None:
         async with self.rt.unit() as unit:
+            await self.out_of_band.refuse(unit, money.payment_hash)
             await unit.tx.execute(
                 "payments.aim_settlement",
                 payment_hash=money.payment_hash,

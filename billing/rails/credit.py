@@ -158,7 +158,8 @@ class CreditRail:
         after = before
         is_covered = 0 < before.amount_remaining_minor <= spend.amount_minor
         is_owed = before.status in ("open", "uncollectible") and is_covered
-        if is_owed or await self.out_of_band.is_unanswered(spend.id):
+        is_paid = is_paid_by(before, spend.id)
+        if is_owed or (is_paid and await self.out_of_band.is_unanswered(spend.id)):
             await self.out_of_band.pay(
                 spend.id, before, lambda note_id: payer_note(note_id, mark_of(spend.id))
             )

@@ -102,3 +102,8 @@ async def of_subject(tx: Tx, subject: str) -> list[Operation]:
 async def finish(tx: Tx, operation_id: str, result: str, *, now: int) -> None:
     """Its end is known: the next attempt is another operation with another key."""
     await tx.execute("operations.finish", id=operation_id, now=now, result=result[:200])
+
+
+async def refuse(tx: Tx, kind: str, subject: str, result: str, *, now: int) -> None:
+    """What they were for was seen to have no effect, and can have none any more."""
+    await tx.execute("operations.refuse", kind=kind, subject=subject, result=result, now=now)

@@ -181,6 +181,8 @@ def check_orders(world: SimWorld) -> None:
         world,
         "SELECT r.id, r.name FROM hosted_relays r JOIN tenants t ON t.pubkey = r.tenant "
         "WHERE r.state = 'pending_payment' AND r.lapses_at IS NULL "
+        # Who took it back waits for nothing (seed 2585).
+        "AND r.stop_requested_at IS NULL "
         "AND COALESCE(t.subscription_status, '') <> 'incomplete' "
         f"AND r.created_at < {world.clock.now() - 7200} AND r.expires_at > {world.clock.now()} "
         # Where only the operator can say whether older money comes, new orders wait for that.

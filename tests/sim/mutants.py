@@ -6,8 +6,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from typing import Any
 from unittest.mock import patch
 
@@ -33,7 +32,17 @@ from billing.store import operations, tenants
 from billing.store import payments as payments_store
 from billing.unit import LEASE
 from tests.sim.bot import Bot
-from tests.sim.mutants_end import card_never_after_wallet, receipt_forgotten
+from tests.sim.mutants_end import (
+    card_never_after_wallet,
+    credit_in_silence,
+    credit_taken_and_left,
+    money_without_a_line,
+    nobody_hears_of_the_deaf,
+    offers_for_ever,
+    receipt_forgotten,
+    refund_known_to_a_backup_only,
+    together,
+)
 from tests.sim.run import Result, run_seed
 from tests.sim.years import run_years
 from wallet.outcome import Refused, Unknown
@@ -105,7 +114,7 @@ def in_flight_failed_on_restart() -> Any:
 
     async def _give_up(bot: Bot) -> None:
         async with bot.rt.unit() as unit:
-            live = await unit.tx.fetch_all(PaymentAttempt, "payments.live_attempts")
+            live = await unit.tx.fetchtogether(PaymentAttempt, "payments.live_attempts")
             for attempt in live:
                 if attempt.state is AttemptState.IN_FLIGHT:
                     await observations.observe_attempt(
@@ -125,7 +134,7 @@ def new_request_before_death() -> Any:
         seen = RequestSeen.PROVEN_UNPAID if now >= request.expires_at else RequestSeen.UNPAID
         return payments.LookupReading(seen, now, 1, 0)
 
-    return _all(
+    return together(
         patch.object(choice, "is_beyond_margin", wrong),
         patch.object(issue, "is_beyond_margin", wrong),
         patch.object(payments, "_read_unpaid", early),
@@ -150,7 +159,7 @@ def key_from_arguments() -> Any:
             invoice_operation_id=f"invoice:{key}",
         )
 
-    return _all(
+    return together(
         patch.object(operations, "begin", wrong),
         patch.object(subscription_sync, "new_change", planned),
     )
@@ -208,7 +217,9 @@ def lock_per_process() -> Any:
     async def renew(self: Any) -> bool:
         return True
 
-    return _all(patch.object(lease.Lease, "take", take), patch.object(lease.Lease, "renew", renew))
+    return together(
+        patch.object(lease.Lease, "take", take), patch.object(lease.Lease, "renew", renew)
+    )
 
 
 def card_without_intent() -> Any:
@@ -293,7 +304,7 @@ def held_is_nothing() -> Any:
         is_over = request.state is not RequestState.OPEN
         return is_over and now >= dies_at and (request.last_lookup_at or 0) >= dies_at
 
-    return _all(
+    return together(
         patch.object(choice, "is_beyond_margin", wrong),
         patch.object(payments, "is_beyond_margin", wrong),
     )
@@ -358,7 +369,7 @@ def credit_for_the_unpaid() -> Any:
     async def wrong(unit: Any, tenant: Any, since: int) -> bool:
         return True
 
-    return _all(
+    return together(
         patch.object(subscription_sync, "credit_is_due", wrong),
         patch.object(orders, "credit_is_due", wrong),
     )
@@ -367,14 +378,6 @@ def credit_for_the_unpaid() -> Any:
 def night_is_day() -> Any:
     """Dunning does not look at the clock on the operator's wall."""
     return patch.object(dunning.Quiet, "morning_after", lambda self, at: at)
-
-
-@contextmanager
-def _all(*patches: Any) -> Iterator[None]:
-    with ExitStack() as stack:
-        for each in patches:
-            stack.enter_context(each)
-        yield
 
 
 WITHIN: dict[Callable[[], Any], int] = {
@@ -404,6 +407,12 @@ WITHIN: dict[Callable[[], Any], int] = {
     night_is_day: 80,
     receipt_forgotten: 20,
     card_never_after_wallet: 20,
+    credit_in_silence: 20,
+    money_without_a_line: 20,
+    nobody_hears_of_the_deaf: 30,
+    credit_taken_and_left: 90,
+    offers_for_ever: 20,
+    refund_known_to_a_backup_only: 400,
 }
 """How many seeds, from 0 on, find each. Some three times what it took when it was written down
 (docs/simulation.md): the world goes on being widened, and then the same seeds are other lives."""
@@ -414,9 +423,10 @@ SETTINGS = {
     "night_is_day": ("quiet_hours",),
 }
 """The operator's settings in which one is planted; all others are hunted with the defaults."""
-SLOW = frozenset({"dunning_through_outage"})
+SLOW = frozenset({"dunning_through_outage", "nobody_hears_of_the_deaf"})
 """Hunted in months of ten tenants, with the bot away for 40 days (`tests.sim.years.SMALL`): in the
-weeks of a seed hardly anybody has been reminded when everything goes away."""
+weeks of a seed hardly anybody has been reminded when everything goes away, and hardly ever is an
+inbox away for as long as a message is tried."""
 MUTANTS = {make.__name__: make for make in WITHIN}
 
 

@@ -42,6 +42,8 @@ FOUND_BY_THE_HUNT = {
     9725: "a customer of a lost database, whose credit the audit names",
     5523: "credit with which a second bot paid, given back by the first",
     8686: "a card refund of days before a database was lost",
+    1743: "credit whose note was refused, on an invoice voided meanwhile",
+    4163: "money that had lost its target in a backup, placed in the other life",
     4337: "a machine that slept between the rate and the payment request made at it",
     3438: "money that a copy was paid and marked, while we ran",
 }

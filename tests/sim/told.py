@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from billing.outbox import UNDELIVERABLE_AFTER
+
 if TYPE_CHECKING:
     from tests.sim.world import SimWorld
 
@@ -62,7 +64,8 @@ def _credits(world: SimWorld) -> None:
 
 
 def _undeliverable(world: SimWorld) -> None:
-    """What no relay takes is an alarm, one a day for each person; of alarms it is none."""
+    """What no relay took for so long is an alarm, one a day for each person, though it was taken
+    later; of alarms it is none."""
     told = {
         (person, int(day))
         for person, _, day in (
@@ -75,7 +78,9 @@ def _undeliverable(world: SimWorld) -> None:
     }
     for key, recipient, created_at in world.connection.execute(
         "SELECT key, recipient, created_at FROM outbox_messages "
-        "WHERE state = 'undeliverable' AND kind <> 'operator_alarm' ORDER BY seq"
+        "WHERE (state = 'undeliverable' OR attempts >= ?) AND kind <> 'operator_alarm' "
+        "ORDER BY seq",
+        (UNDELIVERABLE_AFTER,),
     ):
         world.count("message_undeliverable")
         if not any(who == recipient and day >= created_at // DAY_S for who, day in told):

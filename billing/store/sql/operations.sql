@@ -20,6 +20,11 @@ UPDATE operations SET attempts = attempts + 1 WHERE id = :id
 -- Its end is known.
 UPDATE operations SET finished_at = :now, result = :result WHERE id = :id AND finished_at IS NULL
 
+-- name: refuse
+-- None of them did anything at Stripe.
+UPDATE operations SET finished_at = COALESCE(finished_at, :now), result = :result
+WHERE kind = :kind AND subject = :subject
+
 -- name: of_subject
 -- All operations on a subject, oldest first.
 SELECT * FROM operations WHERE subject = :subject ORDER BY created_at, id

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from billing.errors import StripeUnavailable
+from billing.other_life import PAYER_PREFIX
 from billing.store.migrate import migrate
 from billing.store.open import open_engine
 from billing.store.spends import CreditSpend
@@ -143,6 +144,31 @@ async def test_m9_paid_in_the_dashboard_meanwhile_the_credit_goes_back(world: Wo
     assert done
     assert [spend.state for spend in await spends_of(world)] == ["returned"]
     assert balance(world) == -400
+
+
+async def test_m10_what_was_voided_before_its_note_was_heard_is_not_marked_paid(
+    world: World,
+) -> None:
+    """Simulation seed 1743: the note was refused, and the payment, which had never left, was told
+    to Stripe for the void invoice, to hear what had become of it."""
+    await owed(world)
+    (invoice,) = await world.invoices()
+    lost: list[str] = []
+
+    def refuse(name: str, arguments: Any) -> None:
+        if name == "annotate_invoice" and PAYER_PREFIX in str(arguments) and not lost:
+            lost.append(name)
+            world.stripe.books.void(world.stripe.books.invoices[invoice.id])
+            raise StripeUnavailable("", "429")
+
+    world.stripe.before = refuse
+    await give(world)
+    await days(world, 0.4)
+    assert lost
+    marked = [a["invoice_id"] for n, a in world.stripe.calls if n == "pay_out_of_band"]
+    # What came back pays the order's next invoice.
+    assert marked == ["in_0002"] != [invoice.id]
+    assert [spend.state for spend in await spends_of(world)] == ["returned", "placed"]
 
 
 async def story(crash_at: int | None) -> tuple[World, Tripwire]:

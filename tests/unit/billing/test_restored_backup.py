@@ -6,14 +6,24 @@ second time (M11), a paid relay that nobody knows any more (M13).
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from billing import taken_up_later
-from billing.errors import PurserError
-from billing.model import AttemptState, Connection, Rail, RelayState, RequestState, Tenant
+from billing.errors import PurserError, StripeUnavailable
+from billing.model import (
+    AttemptState,
+    Connection,
+    Rail,
+    RelayState,
+    RequestState,
+    SettlementState,
+    Tenant,
+)
 from billing.rails.card import LOST_REQUEST_S
 from billing.rails.card_note import metadata_of_card
 from billing.rebuild import Gated
@@ -327,6 +337,49 @@ async def test_m9_money_that_found_its_home_before_the_restore_pays_nothing_else
     assert owed.status == "open", "paid by money that was spent before"
     assert sum(i.off_stripe for i in books.invoices.values()) <= 400
     await engine.close()
+
+
+async def test_m9_money_that_had_lost_its_target_is_found_where_another_life_placed_it(
+    make_world: MakeWorld, tmp_path: Path
+) -> None:
+    """Simulation seed 4163: in the backup the money had aimed at an invoice that was voided. That
+    one's calls were taken for a payment of this life, and the money became credit as well."""
+    world = await make_world()
+    await order(world, wallet=False)
+    await world.settle_down()
+    (request,) = await world.requests()
+    books = world.stripe.books
+    (sub,) = books.subscriptions.values()
+    world.payee.settle(request.payment_hash)
+    world.stripe.before = _unavailable("annotate_invoice")
+    await world.pass_time(120, step=30)
+    world.stripe.before = lambda name, arguments: None
+    await world.stripe.void_invoice("op_by_hand", request.invoice_id)
+    sub.status = "active"
+    world.clock.advance(300)
+    await world.placer.run_once(world.clock.now())
+    (money,) = await world.settlements()
+    assert (money.state, money.target_invoice_id) == (SettlementState.RECEIVED, None)
+    engine = await backup(world, tmp_path / "old.sqlite")
+    other = books.draft(sub.customer, sub, [400], "manual", False)
+    books.finalize(other)
+    await world.reconciler.run_once(world.clock.now())
+    await world.pass_time(600)
+    assert (other.status, other.off_stripe) == ("paid", 400)
+    again = await reborn_on(world, engine)
+    await again.rebuilder.run_once(again.clock.now())
+    await come_to_an_end(again)
+    assert (await again.settlements())[0].target_invoice_id == other.id
+    assert sub.customer.balance_minor == 0
+    await engine.close()
+
+
+def _unavailable(call: str) -> Callable[[str, Mapping[str, Any]], None]:
+    def before(name: str, arguments: Mapping[str, Any]) -> None:
+        if name == call:
+            raise StripeUnavailable(name, "503")
+
+    return before
 
 
 @pytest.mark.parametrize("lost", ["everything", "the tenant"])
