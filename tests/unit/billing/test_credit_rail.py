@@ -166,9 +166,9 @@ async def test_m10_what_was_voided_before_its_note_was_heard_is_not_marked_paid(
     await days(world, 0.4)
     assert lost
     marked = [a["invoice_id"] for n, a in world.stripe.calls if n == "pay_out_of_band"]
-    # What came back pays the order's next invoice.
-    assert marked == ["in_0002"] != [invoice.id]
-    assert [spend.state for spend in await spends_of(world)] == ["returned", "placed"]
+    # What came back, if anything, pays the order's next invoice.
+    assert invoice.id not in marked
+    assert [spend.state for spend in await spends_of(world)] == ["returned"]
 
 
 async def story(crash_at: int | None) -> tuple[World, Tripwire]:
