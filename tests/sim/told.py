@@ -78,7 +78,8 @@ def _undeliverable(world: SimWorld) -> None:
     }
     for key, recipient, created_at in world.connection.execute(
         "SELECT key, recipient, created_at FROM outbox_messages "
-        "WHERE (state = 'undeliverable' OR attempts >= ?) AND kind <> 'operator_alarm' "
+        # The try that was heard counts too.
+        "WHERE (state = 'undeliverable' OR attempts > ?) AND kind <> 'operator_alarm' "
         "ORDER BY seq",
         (UNDELIVERABLE_AFTER,),
     ):
