@@ -114,7 +114,7 @@ def in_flight_failed_on_restart() -> Any:
 
     async def _give_up(bot: Bot) -> None:
         async with bot.rt.unit() as unit:
-            live = await unit.tx.fetchtogether(PaymentAttempt, "payments.live_attempts")
+            live = await unit.tx.fetch_all(PaymentAttempt, "payments.live_attempts")
             for attempt in live:
                 if attempt.state is AttemptState.IN_FLIGHT:
                     await observations.observe_attempt(
