@@ -89,6 +89,8 @@ class LongAbsence:
         fed = 0
         traces = await self.stripe.traces_since(kind, since)
         async with self.rt.unit() as unit:
+            if not await sweeps.customers_here(unit.tx):
+                return 0  # a new bot on the account of another business: none of them is ours
             for trace in traces:
                 event = Found(TYPE_OF[kind], trace.id, trace.status)
                 fed += await feed(unit, event, livemode=self.livemode)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from billing.errors import StripeRejected
 from billing.model import InboxEvent, Tenant
+from billing.store.migrate import migrate
+from billing.store.open import open_engine
 from billing.views import EventPage
 from tests.books import check_all
 from tests.world import ALICE, OPERATOR, World
@@ -158,6 +160,36 @@ async def test_what_was_found_once_is_not_handled_again(world: World) -> None:
     assert len(first) == len(second)
     assert (await alarms(again)).count("went back by card") == 1
     await check_all(again)
+
+
+async def test_a_new_bot_on_a_busy_account_says_nothing_of_what_is_not_its_own(
+    world: World,
+) -> None:
+    """Each refund and dispute of another business, of months, would be an alarm at the start."""
+    await ordered(world, ALICE, "alice")
+    (sub,) = world.stripe.books.subscriptions.values()
+    world.stripe.set_card(sub.customer.id, "ok")
+    await world.pass_time(32 * DAY_S, step=DAY_S)
+    renewed = world.stripe.books.invoices[sub.latest_invoice_id or ""]
+    for _ in range(5):
+        world.stripe.made_in_dashboard(renewed.id, 10)
+    world.stripe.open_dispute(renewed.id)
+    world.clock.advance(40 * DAY_S)
+    # From here on it is a shop that has nothing to do with us.
+    world.stripe.books.cancel(sub)
+    for each in (sub, sub.customer, *world.stripe.books.invoices.values()):
+        each.metadata = {}
+    world.clock.advance(DAY_S)
+    engine = await open_engine(":memory:", driver="inline")
+    await migrate(engine)
+    again = await world.reborn(engine, rebuild=False)
+    await again.start()
+    again.deliver_events = _no_webhooks  # type: ignore[method-assign]
+    before = len(again.stripe.calls)
+    await back(again)
+    assert "traces_since" in [name for name, _ in again.stripe.calls[before:]]
+    assert await alarms(again) == ""
+    await engine.close()
 
 
 async def test_k3_what_a_sweep_finds_goes_to_the_handler_of_the_webhook(world: World) -> None:
