@@ -67,6 +67,13 @@ class OutOfBand:
         call, or somebody else between our note and our payment."""
         return any(call.finished_at is None for call in await self.calls(subject))
 
+    async def may_land(self, subject: str) -> bool:
+        """An unanswered call may still be on its way to an invoice that can be paid; no longer once
+        its key is past its use."""
+        oldest = self.rt.clock.now() - operations.REUSE_S
+        calls = await self.calls(subject)
+        return any(call.finished_at is None and call.created_at > oldest for call in calls)
+
     async def was_taken(self, subject: str) -> bool:
         """Whether Stripe did not refuse every call: else the Dashboard was faster (M9)."""
         return any(call.result != REJECTED for call in await self.calls(subject))

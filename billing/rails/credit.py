@@ -164,7 +164,9 @@ class CreditRail:
                 spend.id, before, lambda note_id: payer_note(note_id, mark_of(spend.id))
             )
             after = await effects.look_again(self.rt, self.stripe, known)
-        if after.status in ("open", "uncollectible") and is_covered:
+        if after.status in ("open", "uncollectible") and (
+            is_covered or await self.out_of_band.may_land(spend.id)
+        ):
             raise PurserError(after.id, "Stripe does not show it paid yet")
         taken_minor = 0
         if is_paid_by(after, spend.id) and await self._may_be_ours(spend, after):

@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from billing import rebuild_questions, refund_desk, refund_memory
 from billing.model import Rail
 from billing.outbox import OutboxWorker
 from billing.plan_model import PlanChangeState
@@ -98,17 +97,3 @@ def offers_for_ever() -> Any:
         return state is not PlanChangeState.EXPIRED and await real(tx, change_id, state, **more)
 
     return patch.object(plan_changes, "end", wrong)
-
-
-def refund_known_to_a_backup_only() -> Any:
-    """Notes of refunds at Stripe are not read: what another life paid back goes back again (M3)."""
-
-    def wrong(metadata: Any) -> tuple[()]:
-        return ()
-
-    return together(
-        *(
-            patch.object(module, "refunds_in", wrong)
-            for module in (rebuild_questions, refund_desk, refund_memory)
-        )
-    )

@@ -171,6 +171,32 @@ async def test_m10_what_was_voided_before_its_note_was_heard_is_not_marked_paid(
     assert [spend.state for spend in await spends_of(world)] == ["returned"]
 
 
+async def test_m10_a_call_that_may_still_land_is_waited_for(world: World) -> None:
+    """The remainder grew (a credit note voided) while a payment was on its way: what it takes is
+    the credit, which must not have gone back by then."""
+    await owed(world)
+    (invoice,) = await world.invoices()
+    at_stripe = world.stripe.books.invoices[invoice.id]
+    full, lost = at_stripe.remaining, list[str]()
+    at_stripe.remaining = 300
+
+    def lose(name: str, arguments: Any) -> None:
+        if name == "pay_out_of_band" and not lost:
+            lost.append(arguments["operation_id"])
+            at_stripe.remaining = full
+            raise StripeUnavailable("", "timeout")
+
+    world.stripe.before = lose
+    await give(world, 300)
+    await days(world, 0.05)
+    assert at_stripe.status == "open"
+    assert balance(world) == 0
+    await world.stripe.pay_out_of_band(lost[0], invoice.id)
+    await days(world, 0.3)
+    assert [spend.state for spend in await spends_of(world)] == ["placed"]
+    assert balance(world) == 0
+
+
 async def story(crash_at: int | None) -> tuple[World, Tripwire]:
     engine = await open_engine(":memory:", driver="inline")
     await migrate(engine)

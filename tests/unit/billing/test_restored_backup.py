@@ -24,6 +24,7 @@ from billing.model import (
     SettlementState,
     Tenant,
 )
+from billing.other_life import PAYER_PREFIX
 from billing.rails.card import LOST_REQUEST_S
 from billing.rails.card_note import metadata_of_card
 from billing.rebuild import Gated
@@ -372,6 +373,40 @@ async def test_m9_money_that_had_lost_its_target_is_found_where_another_life_pla
     assert (await again.settlements())[0].target_invoice_id == other.id
     assert sub.customer.balance_minor == 0
     await engine.close()
+
+
+async def test_m9_a_note_of_ours_that_comes_late_is_no_other_life(make_world: MakeWorld) -> None:
+    """It was on its way when the Dashboard marked the invoice paid, and the money aimed anew: that
+    invoice was not paid with this money, whatever stands on it now."""
+    world = await make_world()
+    await order(world, wallet=False)
+    await world.settle_down()
+    (request,) = await world.requests()
+    (sub,) = world.stripe.books.subscriptions.values()
+    at_stripe = world.stripe.books.invoices[request.invoice_id]
+    late: list[dict[str, str]] = []
+
+    def lose(name: str, arguments: Mapping[str, Any]) -> None:
+        if name == "annotate_invoice" and PAYER_PREFIX in str(arguments) and not late:
+            late.append(dict(arguments["metadata"]))
+            raise StripeUnavailable(name, "timeout")
+
+    world.stripe.before = lose
+    world.payee.settle(request.payment_hash)
+    for _ in range(60):
+        await world.resolver.run_once(world.clock.now())
+        await world.placer.run_once(world.clock.now())
+        if late:
+            break
+        world.clock.advance(5)
+    world.stripe.books.mark_paid(at_stripe, off_stripe=True)
+    world.clock.advance(5)
+    await world.placer.run_once(world.clock.now())
+    (money,) = await world.settlements()
+    assert (money.state, money.target_invoice_id) == (SettlementState.RECEIVED, None)
+    at_stripe.metadata.update(late[0])
+    await world.pass_time(1800, step=60)
+    assert sub.customer.balance_minor == -400
 
 
 def _unavailable(call: str) -> Callable[[str, Mapping[str, Any]], None]:
