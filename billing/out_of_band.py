@@ -25,7 +25,8 @@ PAY: Final = "pay_out_of_band"
 NOTE: Final = "note_payer"
 """The kind of the one that notes before it what pays."""
 REJECTED: Final = "rejected"
-"""Result of an operation that Stripe refused: it changed nothing there."""
+"""Result of an operation that made no payment: Stripe refused it, or its invoice is seen over, and
+not by it (`OutOfBand.refuse`)."""
 
 
 @dataclass(slots=True)

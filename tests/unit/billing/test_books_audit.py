@@ -15,14 +15,13 @@ from billing.ledger import MSAT, Account, LedgerRow
 from billing.model import Activity
 from billing.refunds import RefundWay
 from billing.store import ledger
-from billing.store.migrate import migrate
-from billing.store.open import open_engine
 from billing.unit import facts_of
 from tests import engines
 from tests.books import ListingPayee
 from tests.fakes.stripe_books import Invoice
 from tests.unit.billing.conftest import MakeWorld
 from tests.unit.billing.test_c18_refunds import paid_by_card
+from tests.unit.billing.test_restored_backup import empty
 from tests.world import ALICE, World
 from wallet.ports import Transaction
 
@@ -578,9 +577,7 @@ async def test_c20_an_empty_database_books_the_refund_of_days_before(world: Worl
     refund = world.stripe.made_in_dashboard(invoice_id, 399)
     await world.pass_time(5 * 86400, step=86400)
     assert await found(world) == []
-    lost = await open_engine(":memory:", driver="inline")
-    await migrate(lost)
-    again = await world.reborn(lost, rebuild=False)
+    again = await world.reborn(await empty(world), rebuild=False)
     await again.start()
     # Its webhooks came while there was another database.
     again.deliver_events = _none  # type: ignore[method-assign]

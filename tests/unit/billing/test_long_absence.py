@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from billing.errors import StripeRejected
 from billing.model import InboxEvent, Tenant
-from billing.store.migrate import migrate
-from billing.store.open import open_engine
 from billing.views import EventPage
 from tests.books import check_all
+from tests.unit.billing.test_restored_backup import empty
 from tests.world import ALICE, OPERATOR, World
 
 DAY_S = 86_400
@@ -180,8 +179,7 @@ async def test_a_new_bot_on_a_busy_account_says_nothing_of_what_is_not_its_own(
     for each in (sub, sub.customer, *world.stripe.books.invoices.values()):
         each.metadata = {}
     world.clock.advance(DAY_S)
-    engine = await open_engine(":memory:", driver="inline")
-    await migrate(engine)
+    engine = await empty(world)
     again = await world.reborn(engine, rebuild=False)
     await again.start()
     again.deliver_events = _no_webhooks  # type: ignore[method-assign]
